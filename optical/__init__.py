@@ -1,0 +1,1 @@
+"""4f free-space optics: convolution by lenses and a Fourier mask, and what it costs."""
