@@ -1,0 +1,1 @@
+"""What is computed: the graph, tracing, the model zoo, integer arithmetic and quantization."""

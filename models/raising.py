@@ -1,0 +1,475 @@
+"""From one exported ATen graph to operators: the machinery that the rewrite rules run in.
+
+A rule is a function ``(call, raiser) -> Value`` registered for one ATen operator. ``Call`` gives it
+the arguments by their schema names; ``Raiser.add`` makes operators and works out their shapes.
+"""
+
+from __future__ import annotations
+
+import json
+import operator as python_operator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias, cast
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from .evaluate import evaluate_kind, multiply_accumulates
+from .graph import Attribute, Operator, TensorSpec, Unmapped
+
+__all__ = ["RULES", "Call", "NoRuleError", "Pieces", "Raiser", "Ref", "Value", "Weight", "rule"]
+
+_TORCH = str(Path(torch.__file__).parent)
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The output of the operator called ``name``."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor known at trace time; ``parameter`` when it came from trained parameters."""
+
+    key: str
+    parameter: bool
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Several results of one call, each made when it is first read."""
+
+    makers: tuple[Callable[[], Value], ...]
+
+
+Value: TypeAlias = "Ref | Weight | Pieces | None"
+Rule: TypeAlias = "Callable[[Call, Raiser], Value]"
+
+RULES: dict[str, Rule] = {}
+
+
+class NoRuleError(Exception):
+    """A rule cannot express this call; the text says why."""
+
+
+def rule(*targets: str) -> Callable[[Rule], Rule]:
+    """Registers a function for ATen operators such as ``"aten.linear.default"``."""
+
+    def register(function: Rule) -> Rule:
+        for target in targets:
+            RULES[target] = function
+        return function
+
+    return register
+
+
+class Call:
+    """One call of an ATen operator: arguments by schema name, with the defaults filled in.
+
+    A symbolic size counts with batch 1 in ``whole`` and ``wholes``; ``shape`` has -1 on the batch
+    axis.
+    """
+
+    def __init__(self, node: Node, raiser: Raiser) -> None:
+        self.node = node
+        self.target = str(node.target)
+        self._raiser = raiser
+        schema = cast("torch._ops.OpOverload", node.target)._schema
+        self._arguments: dict[str, object] = {}
+        for place, argument in enumerate(schema.arguments):
+            if place < len(node.args):
+                value: object = node.args[place]
+            elif argument.name in node.kwargs:
+                value = node.kwargs[argument.name]
+            else:
+                value = argument.default_value if argument.has_default_value() else None
+            self._arguments[argument.name] = value
+
+    def arguments(self) -> Mapping[str, object]:
+        """Every argument as the exported graph has it: nodes, numbers, lists, None."""
+        return self._arguments
+
+    def given(self, name: str) -> bool:
+        """Whether the argument exists and is not None."""
+        return self._arguments.get(name) is not None
+
+    def value(self, name: str) -> Value:
+        """What a tensor argument (or None) was raised to."""
+        argument = self._arguments.get(name)
+        return self._raiser.values[argument] if isinstance(argument, Node) else None
+
+    def operand(self, name: str) -> Ref:
+        """A tensor or number argument as an operator's output; constants become Constants."""
+        argument = self._arguments[name]
+        if isinstance(argument, Node):
+            return self._raiser.as_operand(self._raiser.values[argument])
+        if isinstance(argument, (int, float)):
+            return self._raiser.scalar(float(argument))
+        raise NoRuleError(f"argument {name} is {argument!r}, expected a tensor or a number")
+
+    def operands(self, name: str) -> list[Ref]:
+        """A list of tensors."""
+        nodes = cast("Sequence[Node]", self._arguments[name])
+        return [self._raiser.as_operand(self._raiser.values[node]) for node in nodes]
+
+    def weight(self, name: str) -> Weight | None:
+        """A tensor argument known at trace time; None when absent. Raises ``NoRuleError`` when
+        computed.
+        """
+        value = self.value(name)
+        if value is None or isinstance(value, Weight):
+            return value
+        raise NoRuleError(f"argument {name} is computed from the input, expected a parameter")
+
+    def whole(self, name: str) -> int:
+        return self._raiser.concrete(self._arguments[name])
+
+    def wholes(self, name: str) -> tuple[int, ...]:
+        argument = self._arguments[name]
+        items = argument if isinstance(argument, (list, tuple)) else [argument]
+        return tuple(self._raiser.concrete(item) for item in items)
+
+    def number(self, name: str) -> float:
+        argument = self._arguments[name]
+        if not isinstance(argument, (int, float)):
+            raise NoRuleError(f"argument {name} is {argument!r}, expected a number")
+        return float(argument)
+
+    def flag(self, name: str) -> bool:
+        return bool(self._arguments.get(name))
+
+    def text(self, name: str) -> str:
+        return str(self._arguments[name])
+
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the call's result with -1 on the batch axis."""
+        value = self.node.meta["val"]
+        shape = tuple(-1 if isinstance(size, torch.SymInt) else int(size) for size in value.shape)
+        if shape.count(-1) > 1:
+            raise NoRuleError(
+                f"its result has shape {tuple(value.shape)}, with the batch in several axes"
+            )
+        return shape
+
+    def spec(self) -> TensorSpec:
+        """Shape and element type of the call's result for one image."""
+        return self._raiser.spec(self.node.meta["val"])
+
+
+class Raiser:
+    """Builds operators from an exported program by applying the registered rules node by node.
+
+    After ``run``: ``operators`` in order, ``tensors`` by key (used ones only), ``unmapped``.
+    """
+
+    def __init__(self, program: ExportedProgram) -> None:
+        self.values: dict[Node, Value] = {}
+        self.operators: dict[str, Operator] = {}
+        self.unmapped: list[Unmapped] = []
+        self._program = program
+        self._held: dict[str, Tensor] = {}
+        self._constants: dict[str, Ref] = {}
+        self._path = ""
+        self._owner = ""
+        self._source = ""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that operators name, by key."""
+        used = {key for op in self.operators.values() for key in op.tensors.values()}
+        return {key: tensor for key, tensor in self._held.items() if key in used}
+
+    def run(self) -> None:
+        """Raises every node that leads to an output the user gets back."""
+        signature = self._program.graph_signature
+        nodes = {node.name: node for node in self._program.graph.nodes}
+        wanted = [
+            name for name in signature.user_outputs if isinstance(name, str) and name in nodes
+        ]
+        alive = _ancestors(nodes[name] for name in wanted)
+        for node in self._program.graph.nodes:
+            if node.op == "placeholder":
+                self._placeholder(node)
+            elif node.op == "call_function" and node in alive:
+                self._locate(node)
+                self.values[node] = self._raise(node)
+        self._path, self._owner, self._source = "", "", ""
+        for name in wanted:
+            operand = self.as_operand(self.values[nodes[name]])
+            self.add("Output", [operand], label="output")
+
+    def add(
+        self,
+        kind: str,
+        inputs: Sequence[Ref],
+        *,
+        label: str = "",
+        attributes: Mapping[str, Attribute] | None = None,
+        weights: Mapping[str, Weight] | None = None,
+        output: TensorSpec | None = None,
+    ) -> Ref:
+        """Adds one operator and returns its output; its shape follows from the kind unless
+        ``output`` is given.
+        """
+        attributes, weights = dict(attributes or {}), dict(weights or {})
+        tensors = {role: self._held[weight.key] for role, weight in weights.items()}
+        specs = [self.operators[ref.name].output for ref in inputs]
+        if output is None:
+            meta = {role: tensor.to("meta") for role, tensor in tensors.items()}
+            result = evaluate_kind(kind, [spec.meta() for spec in specs], meta, attributes)
+            output = self.spec(result)
+        weight = tuple(tensors["weight"].shape) if "weight" in tensors else None
+        name = self._unique(self._named(kind, label, weights))
+        self.operators[name] = Operator(
+            name=name,
+            kind=kind,
+            path=self._path,
+            source=self._source,
+            inputs=tuple(ref.name for ref in inputs),
+            output=output,
+            attributes=attributes,
+            tensors={role: weight.key for role, weight in weights.items()},
+            macs=multiply_accumulates(kind, [spec.shape for spec in specs], weight, output.shape),
+            params=sum(tensors[role].numel() for role, held in weights.items() if held.parameter),
+        )
+        return Ref(name)
+
+    def hold(self, key: str, tensor: Tensor, *, parameter: bool) -> Weight:
+        """Keeps a tensor made at trace time under ``key``."""
+        self._held[key] = tensor.detach()
+        return Weight(key, parameter)
+
+    def tensor(self, weight: Weight) -> Tensor:
+        """The values of a tensor known at trace time."""
+        return self._held[weight.key]
+
+    def scalar(self, value: float) -> Ref:
+        """A number as a Constant operator of no axes."""
+        held = self.hold(f"scalar.{value!r}", torch.tensor(value), parameter=False)
+        if held.key not in self._constants:
+            self._constants[held.key] = self.add(
+                "Constant",
+                [],
+                label="scalar",
+                attributes={"number": value},
+                weights={"value": held},
+            )
+        return self._constants[held.key]
+
+    def as_operand(self, value: Value) -> Ref:
+        """A value as an operator's output: a tensor known at trace time becomes one Constant
+        operator.
+        """
+        if isinstance(value, Ref):
+            return value
+        if not isinstance(value, Weight):
+            raise NoRuleError("it reads several results as if they were one tensor")
+        if value.key not in self._constants:
+            path = self._path
+            if value.key in self._program.state_dict:
+                self._path = value.key.rpartition(".")[0]
+            self._constants[value.key] = self.add(
+                "Constant", [], label=value.key, weights={"value": value}
+            )
+            self._path = path
+        return self._constants[value.key]
+
+    def shape(self, ref: Ref) -> tuple[int, ...]:
+        """The shape of an operator's output for one image."""
+        return self.operators[ref.name].output.shape
+
+    def spec(self, value: Tensor) -> TensorSpec:
+        """Shape for one image and element type of a (fake) tensor."""
+        shape = tuple(self.concrete(size) for size in value.shape)
+        return TensorSpec(shape, str(value.dtype).removeprefix("torch."))
+
+    def concrete(self, value: object) -> int:
+        """A size with batch 1: plain numbers, symbolic ones, and nodes that hold one."""
+        if isinstance(value, Node):
+            value = value.meta["val"]
+        if isinstance(value, torch.SymInt):
+            expression = value.node.expr
+            return int(expression.subs(dict.fromkeys(expression.free_symbols, 1)))
+        if isinstance(value, int):
+            return value
+        raise NoRuleError(f"a size is {value!r}, expected a whole number")
+
+    def _placeholder(self, node: Node) -> None:
+        signature = self._program.graph_signature
+        for keys, parameter in (
+            (signature.inputs_to_parameters, True),
+            (signature.inputs_to_buffers, False),
+            (signature.inputs_to_lifted_tensor_constants, False),
+        ):
+            if key := keys.get(node.name):
+                held = self._program.state_dict.get(key, self._program.constants.get(key))
+                self.values[node] = self.hold(key, cast(Tensor, held), parameter=parameter)
+                return
+        value = node.meta["val"]
+        if isinstance(value, Tensor):
+            self.values[node] = self.add("Input", [], label=node.name, output=self.spec(value))
+        else:
+            self.values[node] = None
+
+    def _raise(self, node: Node) -> Value:
+        if node.target is python_operator.getitem:
+            source, place = self.values[cast(Node, node.args[0])], cast(int, node.args[1])
+            if not isinstance(source, Pieces):
+                raise TypeError(
+                    f"{node.args[0]} has one result, but {node.name} picks one of several"
+                )
+            return source.makers[place]()
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return None  # arithmetic on sizes, read through node.meta where it matters
+        if not isinstance(node.meta.get("val"), (Tensor, list, tuple)):
+            return None
+        call = Call(node, self)
+        constant = self._folded(call)
+        if constant is not None:
+            return constant
+        try:
+            if call.target not in RULES:
+                raise NoRuleError("no rule")
+            return RULES[call.target](call, self)
+        except NoRuleError as error:
+            return self._host(call, str(error))
+
+    def _folded(self, call: Call) -> Value:
+        """Calls that read parameters and numbers only are done now; the batch counts as 1 and
+        broadcasts.
+        """
+        reads = [self.values[node] for node in call.node.all_input_nodes]
+        random = (
+            torch.Tag.nondeterministic_seeded
+            in cast("torch._ops.OpOverload", call.node.target).tags
+        )
+        if random or any(isinstance(value, (Ref, Pieces)) for value in reads):
+            return None
+        arguments = {name: self._plain(value) for name, value in call.arguments().items()}
+        with torch.no_grad():
+            result = cast("torch._ops.OpOverload", call.node.target)(**arguments)
+        parameter = any(isinstance(value, Weight) and value.parameter for value in reads)
+        key = f"{self._path}.{call.node.name}" if self._path else call.node.name
+        if isinstance(result, Tensor):
+            for value in reads:
+                if isinstance(value, Weight) and _same(self.tensor(value), result):
+                    return value
+            return self.hold(f"{key}.folded", result, parameter=parameter)
+        held = [
+            self.hold(f"{key}.folded.{place}", tensor, parameter=parameter)
+            for place, tensor in enumerate(result)
+        ]
+        return Pieces(tuple(partial(_itself, weight) for weight in held))
+
+    def _plain(self, value: object) -> object:
+        if isinstance(value, Node):
+            raised = self.values[value]
+            return self.tensor(raised) if isinstance(raised, Weight) else self.concrete(value)
+        if isinstance(value, torch.SymInt):
+            return self.concrete(value)
+        if isinstance(value, (list, tuple)):
+            return [self._plain(item) for item in value]
+        return value
+
+    def _host(self, call: Call, reason: str) -> Value:
+        """Keeps a call as Host operators, one per result that is read, and notes why."""
+        operands: list[Ref] = []
+
+        def coded(value: object) -> object:
+            if isinstance(value, Node) and isinstance(value.meta.get("val"), Tensor):
+                operands.append(self.as_operand(self.values[value]))
+                return {"operand": len(operands) - 1}
+            if isinstance(value, (Node, torch.SymInt)):
+                return self.concrete(value)
+            if isinstance(value, (list, tuple)):
+                return [coded(item) for item in value]
+            if isinstance(value, (torch.dtype, torch.layout, torch.memory_format)):
+                return {"torch": str(value).removeprefix("torch.")}
+            return None if isinstance(value, torch.device) else value
+
+        arguments = json.dumps({name: coded(value) for name, value in call.arguments().items()})
+        result = call.node.meta["val"]
+        label = call.target.split(".")[1]
+        path, owner, source = self._path, self._owner, self._source
+        noted: list[str] = []
+
+        def make(place: int, value: Tensor) -> Ref:
+            self._path, self._owner, self._source = path, owner, source
+            attributes: dict[str, Attribute] = {
+                "target": call.target,
+                "arguments": arguments,
+                "result": place,
+            }
+            ref = self.add(
+                "Host", operands, label=label, attributes=attributes, output=self.spec(value)
+            )
+            if not noted:
+                noted.append(ref.name)
+                self.unmapped.append(Unmapped(ref.name, call.target, path, source, reason))
+            return ref
+
+        if isinstance(result, Tensor):
+            return make(0, result)
+        return Pieces(tuple(partial(make, place, value) for place, value in enumerate(result)))
+
+    def _locate(self, node: Node) -> None:
+        """Module path, the kind of module, and the user's source line of the node about to be
+        raised.
+        """
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        self._path, module = (str(stack[-1][0]), str(stack[-1][1])) if stack else ("", "")
+        self._owner = module.rpartition(".")[2] if module.startswith("torch.nn.modules.") else ""
+        frames = _FRAME.findall(str(node.meta.get("stack_trace") or ""))
+        own = [frame for frame in frames if not frame[0].startswith(_TORCH)] or [("", "")]
+        self._source = f"{Path(own[-1][0]).name}:{own[-1][1]}" if own[-1][0] else ""
+
+    def _named(self, kind: str, label: str, weights: Mapping[str, Weight]) -> str:
+        """An operator is called like its module where it is the module's work, else module path and
+        label.
+        """
+        if kind in ("Input", "Output", "Constant"):
+            return label
+        if "weight" in weights and weights["weight"].parameter:
+            key = weights["weight"].key.removesuffix(".folded")
+            return re.sub(r"[._]weight$", "", key)
+        if self._owner.lower() == kind.lower() and self._path:
+            return self._path
+        label = label or kind.lower()
+        return f"{self._path}.{label}" if self._path else label
+
+    def _unique(self, name: str) -> str:
+        if name not in self.operators:
+            return name
+        count = 1
+        while f"{name}_{count}" in self.operators:
+            count += 1
+        return f"{name}_{count}"
+
+
+def _itself(weight: Weight) -> Value:
+    return weight
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
+
+
+def _ancestors(nodes: Iterator[Node]) -> set[Node]:
+    """The nodes and everything they read, directly or not."""
+    found: set[Node] = set()
+    open_nodes = list(nodes)
+    while open_nodes:
+        node = open_nodes.pop()
+        if node not in found:
+            found.add(node)
+            open_nodes.extend(node.all_input_nodes)
+    return found

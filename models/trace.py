@@ -1,0 +1,246 @@
+"""From a module to its graph: export with torch, raise by rules, bring attention to one form,
+compare.
+
+``torch.export`` is the only front door, so every module that it takes is welcome.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sysconfig
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, export
+
+from ..errors import VitruviusError
+from . import rules as _rules  # registers the rewrite rules
+from .graph import Graph, Unmapped, check, execute_all
+from .passes import raise_attention
+from .raising import Raiser
+
+__all__ = ["TraceError", "UnmappedError", "trace"]
+
+_RULES_LOADED = _rules.__all__
+_FOREIGN = (
+    str(Path(torch.__file__).parent),
+    sysconfig.get_paths()["stdlib"],
+    str(Path(__file__).resolve()),
+)
+_TOLERANCE = 1e-4
+
+
+class TraceError(VitruviusError):
+    """The module does not run on its example inputs, or does not export."""
+
+
+class UnmappedError(VitruviusError):
+    """Operators without a rewrite rule; ``operators`` lists them all."""
+
+    def __init__(self, name: str, operators: Sequence[Unmapped]) -> None:
+        self.operators = tuple(operators)
+        lines = [
+            f"  {item.target} at {item.path or 'the root module'} "
+            f"({item.source or 'unknown line'}): {item.reason}"
+            for item in self.operators
+        ]
+        count = f"{len(lines)} operator has" if len(lines) == 1 else f"{len(lines)} operators have"
+        super().__init__("\n".join([f"{name}: {count} no rewrite rule:", *lines]))
+
+
+def trace(
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    *,
+    name: str,
+    unmapped: Literal["error", "host"] = "error",
+) -> Graph:
+    """The graph of ``module`` in inference, for inputs of the shape of ``inputs``.
+
+    The first axis of every input is the batch. Where the module allows it, the graph runs batches
+    of any length; shapes and counts are those of one image. The graph is checked against its
+    invariants and, on random inputs, against the module itself. ``unmapped="host"`` keeps operators
+    without a rule as Host.
+
+    Raises ``TraceError`` when the module fails on the inputs or does not export, with the error's
+    first line and the user's source line, and ``UnmappedError`` listing every operator without a
+    rule.
+    """
+    if not inputs or not all(isinstance(tensor, Tensor) for tensor in inputs):
+        raise TraceError(
+            f"{name}: expected at least one example input, all of them tensors, got {inputs!r}"
+        )
+    training = module.training
+    module.eval()
+    try:
+        _run(module, inputs, name)
+        problem: TraceError | None = None
+        for copies in (2, 1) if _batched(inputs) else (1,):
+            try:
+                example = _examples(inputs, copies)
+                graph = _raised(_exported(module, example, name, dynamic=copies > 1), name)
+            except TraceError as error:
+                problem = error
+                continue
+            if graph.unmapped and unmapped == "error":
+                raise UnmappedError(name, graph.unmapped)
+            check(graph)
+            if copies > 1 and not _agrees(graph, module, example):
+                continue
+            if copies == 1 and not _agrees(graph, module, example):
+                raise VitruviusError(
+                    f"{name}: the traced graph and the module differ on the same random input; "
+                    "is the module's output random?"
+                )
+            return graph
+        raise (
+            problem
+            if problem is not None
+            else TraceError(f"{name}: the module could not be traced")
+        )
+    finally:
+        module.train(training)
+
+
+def _batched(inputs: Sequence[Tensor]) -> bool:
+    """Whether the inputs look like one batch: each has a first axis, all of the same length."""
+    return (
+        all(tensor.dim() > 1 for tensor in inputs)
+        and len({tensor.shape[0] for tensor in inputs}) == 1
+    )
+
+
+def _examples(inputs: Sequence[Tensor], copies: int) -> tuple[Tensor, ...]:
+    """Inputs like the given ones, floats replaced by seeded values in 0 to 1, repeated along the
+    batch.
+    """
+    generator = torch.Generator().manual_seed(0)
+    examples = []
+    for tensor in inputs:
+        repeated = torch.cat([tensor.detach()] * copies) if copies > 1 else tensor.detach()
+        if repeated.is_floating_point():
+            repeated = torch.rand(repeated.shape, generator=generator).to(repeated.dtype)
+        examples.append(repeated)
+    return tuple(examples)
+
+
+def _run(module: nn.Module, inputs: Sequence[Tensor], name: str) -> None:
+    """One forward pass, so that a module that is simply broken is told apart from one that does not
+    export.
+    """
+    try:
+        with torch.no_grad():
+            module(*inputs)
+    except Exception as error:
+        shapes = ", ".join(str(list(tensor.shape)) for tensor in inputs)
+        raise TraceError(
+            f"{name}: the module fails on its example inputs {shapes}: "
+            f"{_first_line(error)}{_place(error)}"
+        ) from error
+
+
+def _exported(
+    module: nn.Module, inputs: tuple[Tensor, ...], name: str, *, dynamic: bool
+) -> ExportedProgram:
+    """The ATen graph before decomposition, without in-place operators."""
+    shapes = tuple({0: Dim.AUTO} for _ in inputs) if dynamic else None
+    try:
+        with _quiet():
+            program = export(module, inputs, dynamic_shapes=_by_parameter(module, shapes))
+            if any(_mutates(node.target) for node in program.graph.nodes):
+                program = program.run_decompositions({})
+    except Exception as error:
+        raise TraceError(
+            f"{name}: the module does not export: {_first_line(error)}{_place(error)}"
+        ) from error
+    return program
+
+
+def _by_parameter(
+    module: nn.Module, shapes: tuple[dict[int, object], ...] | None
+) -> tuple[object, ...] | None:
+    """Dynamic shapes as ``export`` wants them: nested once more when forward takes ``*inputs``."""
+    code = getattr(type(module).forward, "__code__", None)
+    if shapes is None or code is None or code.co_argcount > 1:
+        return shapes
+    return (shapes,)
+
+
+def _raised(program: ExportedProgram, name: str) -> Graph:
+    raiser = Raiser(program)
+    raiser.run()
+    graph = Graph(name, raiser.operators.values(), raiser.tensors, unmapped=raiser.unmapped)
+    return raise_attention(graph)
+
+
+def _agrees(graph: Graph, module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
+    """Whether graph and module give the same floats, up to rounding, relative to the largest."""
+    with torch.no_grad():
+        expected = [leaf for leaf in _leaves(module(*inputs)) if isinstance(leaf, Tensor)]
+    try:
+        got = execute_all(graph, *inputs)
+    except VitruviusError:
+        return False
+    if len(got) != len(expected):
+        return False
+    for ours, theirs in zip(got, expected, strict=True):
+        if ours.shape != theirs.shape:
+            return False
+        ours, theirs = ours.double().nan_to_num(), theirs.double().nan_to_num()
+        bound = _TOLERANCE * max(1.0, float(theirs.abs().max())) if theirs.numel() else 0.0
+        if theirs.numel() and float((ours - theirs).abs().max()) > bound:
+            return False
+    return True
+
+
+def _leaves(value: object) -> list[object]:
+    leaves: list[object] = torch.utils._pytree.tree_leaves(value)
+    return leaves
+
+
+def _mutates(target: object) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporter's own log lines and warnings back: its errors make one sentence."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    logger.setLevel(logging.CRITICAL)
+    # the fused inference kernel of nn.TransformerEncoderLayer has no parts to map
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _place(error: BaseException) -> str:
+    """The last frame of the error that is neither torch's nor Python's own, as " (file.py:12)"."""
+    open_errors: list[BaseException | None] = [error]
+    while open_errors:
+        current = open_errors.pop(0)
+        if current is None:
+            continue
+        for frame in reversed(traceback.extract_tb(current.__traceback__)):
+            if not frame.filename.startswith((*_FOREIGN, "<")):
+                return f" ({Path(frame.filename).name}:{frame.lineno})"
+        open_errors += [current.__cause__, current.__context__]
+    return ""
