@@ -40,8 +40,7 @@ def upright(plane: Tensor) -> Tensor:
     """Undoes the 180-degree rotation about sample ``N // 2``: index ``i`` goes to ``(N - i) mod
     N``.
     """
-    flipped: Tensor = plane.flip(_AXES)
-    return flipped.roll((1, 1), dims=_AXES)
+    return torch.roll(torch.flip(plane, dims=_AXES), shifts=(1, 1), dims=_AXES)
 
 
 def input_plane(image: Tensor, size: tuple[int, int]) -> Tensor:
