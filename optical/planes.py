@@ -40,7 +40,8 @@ def upright(plane: Tensor) -> Tensor:
     """Undoes the 180-degree rotation about sample ``N // 2``: index ``i`` goes to ``(N - i) mod
     N``.
     """
-    return torch.roll(torch.flip(plane, dims=_AXES), shifts=(1, 1), dims=_AXES)
+    turned: Tensor = plane.flip(_AXES).roll((1, 1), dims=_AXES)
+    return turned
 
 
 def input_plane(image: Tensor, size: tuple[int, int]) -> Tensor:
