@@ -1,0 +1,1 @@
+"""What it costs: cycle simulation, energy, and co-simulation of the generated Verilog."""
