@@ -29,19 +29,17 @@ _AXES = (-2, -1)
 
 
 def centred_dft(plane: Tensor) -> Tensor:
-    """What one lens does: the forward DFT over the last two axes, origin at sample ``N // 2`` on
-    both sides.
-    """
+    """What one lens does: the forward DFT over the last two axes, origins at sample ``N // 2``."""
     origin_first = torch.fft.ifftshift(plane, dim=_AXES)
-    return torch.fft.fftshift(torch.fft.fft2(origin_first, dim=_AXES), dim=_AXES)
+    spectrum: Tensor = torch.fft.fftshift(torch.fft.fft2(origin_first, dim=_AXES), dim=_AXES)
+    return spectrum
 
 
 def upright(plane: Tensor) -> Tensor:
     """Undoes the 180-degree rotation about sample ``N // 2``: index ``i`` goes to ``(N - i) mod
     N``.
     """
-    turned: Tensor = plane.flip(_AXES).roll((1, 1), dims=_AXES)
-    return turned
+    return plane.flip(_AXES).roll((1, 1), dims=_AXES)
 
 
 def input_plane(image: Tensor, size: tuple[int, int]) -> Tensor:
