@@ -9,11 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import sysconfig
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -25,15 +22,11 @@ from . import rules as _rules  # registers the rewrite rules
 from .graph import Graph, Unmapped, check, execute_all
 from .passes import raise_attention
 from .raising import Raiser
+from .user_line import first_line, user_line
 
 __all__ = ["TraceError", "UnmappedError", "trace"]
 
 _RULES_LOADED = _rules.__all__
-_FOREIGN = (
-    str(Path(torch.__file__).parent),
-    sysconfig.get_paths()["stdlib"],
-    str(Path(__file__).resolve()),
-)
 _TOLERANCE = 1e-4
 
 
@@ -77,6 +70,7 @@ def trace(
         raise TraceError(
             f"{name}: expected at least one example input, all of them tensors, got {inputs!r}"
         )
+    _refuse_element_types(module, inputs, name)
     training = module.training
     module.eval()
     try:
@@ -107,6 +101,18 @@ def trace(
         )
     finally:
         module.train(training)
+
+
+def _refuse_element_types(module: nn.Module, inputs: Sequence[Tensor], name: str) -> None:
+    """Half precision and meta tensors have no values that could be compared."""
+    named = [*module.named_parameters(), *module.named_buffers()]
+    named += [(f"input {place}", tensor) for place, tensor in enumerate(inputs)]
+    for key, tensor in named:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        if tensor.is_meta:
+            raise TraceError(f"{name}: {key} expected values, got a meta tensor")
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise TraceError(f"{name}: {key} expected float32, got {kind}; call module.float()")
 
 
 def _batched(inputs: Sequence[Tensor]) -> bool:
@@ -142,7 +148,7 @@ def _run(module: nn.Module, inputs: Sequence[Tensor], name: str) -> None:
         shapes = ", ".join(str(list(tensor.shape)) for tensor in inputs)
         raise TraceError(
             f"{name}: the module fails on its example inputs {shapes}: "
-            f"{_first_line(error)}{_place(error)}"
+            f"{first_line(error)}{_place(error)}"
         ) from error
 
 
@@ -158,7 +164,7 @@ def _exported(
                 program = program.run_decompositions({})
     except Exception as error:
         raise TraceError(
-            f"{name}: the module does not export: {_first_line(error)}{_place(error)}"
+            f"{name}: the module does not export: {first_line(error)}{_place(error)}"
         ) from error
     return program
 
@@ -227,20 +233,6 @@ def _quiet() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
 def _place(error: BaseException) -> str:
-    """The last frame of the error that is neither torch's nor Python's own, as " (file.py:12)"."""
-    open_errors: list[BaseException | None] = [error]
-    while open_errors:
-        current = open_errors.pop(0)
-        if current is None:
-            continue
-        for frame in reversed(traceback.extract_tb(current.__traceback__)):
-            if not frame.filename.startswith((*_FOREIGN, "<")):
-                return f" ({Path(frame.filename).name}:{frame.lineno})"
-        open_errors += [current.__cause__, current.__context__]
-    return ""
+    line = user_line(error)
+    return f" ({line})" if line else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -36,7 +37,8 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
         temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise VitruviusError(f"cannot write weights to {path}: {error.strerror}") from error
 
 
