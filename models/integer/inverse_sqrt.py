@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -29,5 +27,5 @@ def inverse_sqrt(value: Tensor) -> tuple[Tensor, Tensor]:
         half >= 0, value >> (2 * half).clamp(min=0), value << (-2 * half).clamp(min=0)
     )
     quotient = RADICAND // mantissa.clamp(min=1)
-    flat = [math.isqrt(int(q)) for q in quotient.flatten().tolist()]
-    return torch.tensor(flat, dtype=torch.int64).reshape(value.shape), half
+    # The quotient is below 2**32, so the correctly rounded float64 root has the exact floor.
+    return quotient.to(torch.float64).sqrt().floor().to(torch.int64), half
