@@ -23,7 +23,18 @@ from torch.fx import Node
 from .evaluate import evaluate_kind, multiply_accumulates
 from .graph import Attribute, Operator, TensorSpec, Unmapped
 
-__all__ = ["RULES", "Call", "NoRuleError", "Pieces", "Raiser", "Ref", "Value", "Weight", "rule"]
+__all__ = [
+    "RULES",
+    "Call",
+    "NoRuleError",
+    "Pieces",
+    "Raiser",
+    "Ref",
+    "Value",
+    "Weight",
+    "rule",
+    "symbolic",
+]
 
 _TORCH = str(Path(torch.__file__).parent)
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
@@ -153,7 +164,7 @@ class Call:
     def shape(self) -> tuple[int, ...]:
         """The shape of the call's result with -1 on the batch axis."""
         value = self.node.meta["val"]
-        shape = tuple(-1 if isinstance(size, torch.SymInt) else int(size) for size in value.shape)
+        shape = tuple(-1 if symbolic(size) else int(size) for size in value.shape)
         if shape.count(-1) > 1:
             raise NoRuleError(
                 f"its result has shape {tuple(value.shape)}, with the batch in several axes"
@@ -453,6 +464,11 @@ class Raiser:
         while f"{name}_{count}" in self.operators:
             count += 1
         return f"{name}_{count}"
+
+
+def symbolic(size: object) -> bool:
+    """Whether a size depends on the batch; the exporter also writes known numbers as symbols."""
+    return isinstance(size, torch.SymInt) and bool(size.node.expr.free_symbols)
 
 
 def _itself(weight: Weight) -> Value:

@@ -21,7 +21,7 @@ from ..errors import VitruviusError
 from . import rules as _rules  # registers the rewrite rules
 from .graph import Graph, Unmapped, check, execute_all
 from .passes import raise_attention
-from .raising import Raiser
+from .raising import Raiser, symbolic
 from .user_line import first_line, user_line
 
 __all__ = ["TraceError", "UnmappedError", "trace"]
@@ -79,10 +79,13 @@ def trace(
         for copies in (2, 1) if _batched(inputs) else (1,):
             try:
                 example = _examples(inputs, copies)
-                graph = _raised(_exported(module, example, name, dynamic=copies > 1), name)
+                program = _exported(module, example, name, dynamic=copies > 1)
             except TraceError as error:
                 problem = error
                 continue
+            if copies > 1 and not _any_batch(program):
+                continue
+            graph = _raised(program, name)
             if graph.unmapped and unmapped == "error":
                 raise UnmappedError(name, graph.unmapped)
             check(graph)
@@ -167,6 +170,13 @@ def _exported(
             f"{name}: the module does not export: {first_line(error)}{_place(error)}"
         ) from error
     return program
+
+
+def _any_batch(program: ExportedProgram) -> bool:
+    """Whether the exporter kept the batch symbolic: some modules pin it, ``len(x)`` for example."""
+    given = program.graph_signature.user_inputs
+    values = [node.meta["val"] for node in program.graph.nodes if node.name in given]
+    return all(symbolic(value.shape[0]) for value in values if isinstance(value, Tensor))
 
 
 def _by_parameter(

@@ -11,6 +11,7 @@ __all__ = [
     "cat",
     "expand",
     "matrix_transpose",
+    "movedim",
     "permute",
     "reshape",
     "select",
@@ -32,6 +33,8 @@ __all__ = [
     "aten.squeeze.dim",
     "aten.squeeze.dims",
     "aten.unsqueeze.default",
+    "aten.view_as.default",
+    "aten.reshape_as.default",
 )
 def reshape(call: Call, raiser: Raiser) -> Value:
     """Everything that keeps the order of the values is one reshape, with -1 on the batch axis."""
@@ -61,14 +64,32 @@ def transpose(call: Call, raiser: Raiser) -> Value:
     return _permuted(raiser, operand, tuple(dims))
 
 
-@rule("aten.t.default")
+@rule("aten.t.default", "aten.numpy_T.default", "aten.mT.default", "aten.matrix_H.default")
 def matrix_transpose(call: Call, raiser: Raiser) -> Value:
-    """Both axes of a matrix swapped."""
+    """The last two axes swapped (all axes reversed for ``T``, which is meant for matrices)."""
     operand = call.operand("self")
-    return _permuted(raiser, operand, tuple(reversed(range(len(raiser.shape(operand))))))
+    dims = list(range(len(raiser.shape(operand))))
+    if call.target == "aten.numpy_T.default":
+        dims.reverse()
+    elif len(dims) > 1:
+        dims[-2:] = dims[-1], dims[-2]
+    return _permuted(raiser, operand, tuple(dims))
 
 
-@rule("aten.expand.default")
+@rule("aten.movedim.int", "aten.movedim.intlist")
+def movedim(call: Call, raiser: Raiser) -> Value:
+    """Some axes moved to other places, the rest in order: written as a permutation."""
+    operand = call.operand("self")
+    axes = len(raiser.shape(operand))
+    source = [dim % axes for dim in call.wholes("source")]
+    destination = [dim % axes for dim in call.wholes("destination")]
+    rest = iter(dim for dim in range(axes) if dim not in source)
+    moved = dict(zip(destination, source, strict=True))
+    dims = tuple(moved[place] if place in moved else next(rest) for place in range(axes))
+    return _permuted(raiser, operand, dims)
+
+
+@rule("aten.expand.default", "aten.expand_as.default")
 def expand(call: Call, raiser: Raiser) -> Value:
     """Axes of length 1 repeated; an axis that stays as it is gets -1."""
     operand = call.operand("self")

@@ -166,21 +166,23 @@ def test_inputs_from_what_the_module_states(folder: Path) -> None:
         ("failing.py:make", "failing.py cannot be loaded (failing.py:5): NameError: name 'undefi"),
         (
             "lacking.py:make",
-            "lacking.py cannot be loaded (lacking.py:1): ModuleNotFoundError: No module named 'a_pack",
+            "lacking.py cannot be loaded (lacking.py:1): ModuleNotFoundError: No module named",
         ),
         ("nets.py:raises", f"{line('def raises():')}: raises fails ({line(LAYER)}): TypeError: "),
         (
             "nets.py:leaves",
-            f"{line('def leaves():')}: leaves fails ({line('    raise SystemExit(3)')}): SystemExit: 3",
+            f"{line('def leaves():')}: leaves fails ({line('    raise SystemExit(3)')}): "
+            "SystemExit: 3",
         ),
         (
             "nets.py:needs",
-            f"{line('def needs(width, *, depth):')}: expected needs to take no arguments, it needs width, depth",
+            f"{line('def needs(width, *, depth):')}: "
+            "expected needs to take no arguments, it needs width, depth",
         ),
         (
             "nets.py:nonsense",
-            f"{line('def nonsense():')}: expected nonsense to return a torch.nn.Module or (module, example inputs), "
-            "got tuple of int, int",
+            f"{line('def nonsense():')}: expected nonsense to return a torch.nn.Module "
+            "or (module, example inputs), got tuple of int, int",
         ),
         ("nets.py:text_inputs", "got tuple of Net, str"),
         (
@@ -190,8 +192,10 @@ def test_inputs_from_what_the_module_states(folder: Path) -> None:
         ("nets.py:infinite", "parameter layer.weight holds NaN or infinite values"),
         (
             "nets.py:without_inputs",
-            f"{line('def without_inputs():')}: without_inputs gives no example inputs and Net states no image size "
-            "(image_size, img_size, input_size); return them too: return module, torch.zeros(",
+            f"{line('def without_inputs():')}: without_inputs gives no example inputs "
+            "and Net states "
+            "no image size (image_size, img_size, input_size); "
+            "return them too: return module, torch.zeros(",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Weight files: exact round trips, and one sentence for everything that can be wrong with a file."""
+"""Weight files: exact round trips, and one sentence for all that can be wrong with a file."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def test_all_problems_come_at_once(net: Net, tmp_path: Path) -> None:
     untouched(
         net,
         path,
-        "does not fit Net: missing second.bias; unexpected extra; "
-        "first.bias expected float32, got float16",
+        r"does not fit Net: missing second.bias; unexpected extra; "
+        r"first.bias expected float32, got float16",
     )
 
 
@@ -83,7 +83,7 @@ def test_values_that_are_not_finite(net: Net, tmp_path: Path, bad: float) -> Non
     weight[1, 2] = bad
     save_file({**net.state_dict(), "first.weight": weight}, path)
     untouched(net, path, "tensor first.weight expected finite values, got 1 NaN or infinite of 12")
-    with pytest.raises(VitruviusError, match="tensor first.weight expected finite values"):
+    with pytest.raises(VitruviusError, match=r"tensor first.weight expected finite values"):
         save_weights({"first.weight": weight}, tmp_path / "never.safetensors", {})
     assert not (tmp_path / "never.safetensors").exists()
 
