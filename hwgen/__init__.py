@@ -1,1 +1,1 @@
-"""How hardware computes it: Amaranth units, the accelerator, the compiler to a Program, Verilog out."""
+"""How hardware computes it: Amaranth units, the accelerator, the compiler, Verilog out."""

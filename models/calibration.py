@@ -14,7 +14,9 @@ _SAMPLES = 1 << 16
 
 
 class Observations:
-    """What calibration saw of every operator's float output: the largest magnitude and a fixed sample of values."""
+    """What calibration saw of every operator's float output: the largest magnitude and a fixed
+    sample of values.
+    """
 
     def __init__(self, largest: dict[str, float], samples: dict[str, Tensor]) -> None:
         self.largest = largest
@@ -24,7 +26,8 @@ class Observations:
 def observe(graph: Graph, images: Tensor) -> Observations:
     """Runs ``graph`` in float on calibration ``images`` [n, C, H, W].
 
-    Raises VitruviusError if an image or an activation is not finite (the first layer where that happens).
+    Raises VitruviusError if an image or an activation is not finite (the first layer where that
+    happens).
     """
     if not bool(torch.isfinite(images).all()):
         raise VitruviusError("calibration images: expected finite values, found NaN or Inf")
@@ -50,10 +53,11 @@ def observe(graph: Graph, images: Tensor) -> Observations:
 
 
 def mean_square_scale(values: Tensor, bits: int) -> float:
-    """The scale of symmetric ``bits`` wide codes with the least mean square error on ``values`` (1-D float64).
+    """The scale of symmetric ``bits`` wide codes with the least mean square error on ``values``
+    (1-D float64).
 
-    Clipping thresholds from 30 % to 100 % of the largest magnitude are tried (MSE calibration, as in Banner et
-    al., arXiv 1810.05723, by search instead of by formula).
+    Clipping thresholds from 30 % to 100 % of the largest magnitude are tried (MSE calibration, as
+    in Banner et al., arXiv 1810.05723, by search instead of by formula).
     """
     largest = float(values.abs().max()) if values.numel() else 0.0
     if largest == 0.0:

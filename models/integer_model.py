@@ -1,7 +1,9 @@
-"""The integer model: operators on integer codes with scales beside them. It is the golden of everything below.
+"""The integer model: operators on integer codes with scales beside them. It is the golden of
+everything below.
 
-Activations are int64 tensors that hold int8 or int16 codes, [batch, tokens, features]; a code times its scale is
-the value. Execution is exact integer arithmetic in the `edge` scheme (see `models.integer`).
+Activations are int64 tensors that hold int8 or int16 codes, [batch, tokens, features]; a code
+times its scale is the value. Execution is exact integer arithmetic in the `edge` scheme (see
+`models.integer`).
 """
 
 from __future__ import annotations
@@ -34,8 +36,10 @@ class IntegerOperator:
     """One integer operator.
 
     kind: Quantize, Linear, Gelu, LayerNorm, Attention, Embed, Add, Select.
-    inputs: names of the operators read. output: [tokens, features] of the result; bits: width of its codes;
-    scale: value of one step. origin: the graph operator that computes the same tensor in float ("" if none).
+    inputs: names of the operators read. output: [tokens, features] of the result; bits: width of
+    its codes;
+    scale: value of one step. origin: the graph operator that computes the same tensor in float
+    ("" if none).
     tensors: role -> key into IntegerModel.tensors. macs: multiply-accumulates for one image.
     """
 
@@ -55,7 +59,8 @@ class IntegerOperator:
 class LayerQuality:
     """How well an operator's codes represent the float tensor on the calibration images.
 
-    sqnr_db: signal to quantization noise, accumulated up to here; clipped: share of codes at the range's ends.
+    sqnr_db: signal to quantization noise, accumulated up to here; clipped: share of codes at the
+    range's ends.
     """
 
     name: str
@@ -67,7 +72,9 @@ class LayerQuality:
 
 
 def patches(images: Tensor, patch: int) -> Tensor:
-    """[B, C, H, W] to [B, tokens, C*patch*patch], rows of patches first, features in the order of a conv weight."""
+    """[B, C, H, W] to [B, tokens, C*patch*patch], rows of patches first, features in the order of
+    a conv weight.
+    """
     batch, channels, height, width = images.shape
     grid = images.reshape(batch, channels, height // patch, patch, width // patch, patch)
     return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch * patch)
@@ -81,8 +88,8 @@ class IntegerModel:
     name: of the model. operators: in order of execution, the last one gives the logits.
     tensors: int8/int16/int32 parameters by key. quality: measured when the model was quantized.
 
-    Raises VitruviusError when a bound is broken: an accumulator that could leave 32 bits (with the layer's
-    name), an input that does not exist.
+    Raises VitruviusError when a bound is broken: an accumulator that could leave 32 bits (with
+    the layer's name), an input that does not exist.
     """
 
     def __init__(
@@ -120,8 +127,8 @@ class IntegerModel:
     ) -> Tensor:
         """Logit codes, int64 [B, classes], of float images [B, C, H, W].
 
-        ``observe`` sees every operator's codes [B, tokens, features]. Raises VitruviusError for images of
-        another shape or with values that are not finite.
+        ``observe`` sees every operator's codes [B, tokens, features]. Raises VitruviusError for
+        images of another shape or with values that are not finite.
         """
         if images.dim() != 4 or tuple(images.shape[1:]) != self.image_shape:
             raise VitruviusError(
@@ -151,11 +158,15 @@ class IntegerModel:
         return float((self.run(images).argmax(-1) == labels).double().mean())
 
     def image_codes(self, images: Tensor) -> Tensor:
-        """int64 [B, tokens, features]: the codes of the patches of float images, as the hardware takes them."""
+        """int64 [B, tokens, features]: the codes of the patches of float images, as the hardware
+        takes them.
+        """
         return self._evaluate(self.operators[0], [], images)
 
     def save(self, path: Path) -> None:
-        """Writes safetensors with the structure as JSON in its metadata; the same model gives the same bytes."""
+        """Writes safetensors with the structure as JSON in its metadata; the same model gives the
+        same bytes.
+        """
         structure = {
             "name": self.name,
             "operators": [asdict(operator) for operator in self.operators],

@@ -1,9 +1,11 @@
 """From a float Graph and calibration images to an IntegerModel in scheme `edge`.
 
-The pass walks the graph once. A product (Linear, Conv2d, attention) stays pending until its consumer says which
-codes it wants: int8 for queries, keys and values, 16 bits with 10 fraction bits for GELU, the residual stream's
-int16 for an Add. Reshapes, permutations and splits cost nothing: the walk carries, for every element of a pending
-tensor, its index in the producer's [tokens, features] result, and folds any reordering of features into the weights.
+The pass walks the graph once. A product (Linear, Conv2d, attention) stays pending until its
+consumer says which
+codes it wants: int8 for queries, keys and values, 16 bits with 10 fraction bits for GELU, the
+residual stream's int16 for an Add. Reshapes, permutations and splits cost nothing: the walk
+carries, for every element of a pending tensor, its index in the producer's [tokens, features]
+result, and folds any reordering of features into the weights.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ RESIDUAL_MARGIN = 1.05
 
 @dataclass(frozen=True)
 class _Pending:
-    """A product whose code format is not chosen yet. index: int64, the graph tensor's shape, into [tokens, features]."""
+    """A product whose code format is not chosen yet. index: int64, the graph tensor's shape, into
+    [tokens, features].
+    """
 
     producer: Operator
     tokens: int
@@ -61,7 +65,9 @@ class _Stream:
 
 @dataclass(frozen=True)
 class _Assembly:
-    """A patch embedding placed behind constant tokens, plus constants: not emitted until the stream begins."""
+    """A patch embedding placed behind constant tokens, plus constants: not emitted until the
+    stream begins.
+    """
 
     patches: _Pending
     constant: Tensor
@@ -95,8 +101,8 @@ class _NoIntegerFormError(Exception):
 def quantize(graph: Graph, calibration: Tensor, *, name: str | None = None) -> IntegerModel:
     """The integer model of ``graph``, calibrated on ``calibration`` [n, C, H, W] float images.
 
-    Raises VitruviusError listing every operator without an integer form (with module path and source line), or
-    naming the first layer whose weights or activations are not finite.
+    Raises VitruviusError listing every operator without an integer form (with module path and
+    source line), or naming the first layer whose weights or activations are not finite.
     """
     for key, tensor in graph.tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -154,7 +160,9 @@ class _Lowering:
     # -- the residual stream's scale -----------------------------------------------------------
 
     def _residual_scale(self) -> float:
-        """One scale for the whole stream: everything that a LayerNorm reads, or that such a tensor is added to."""
+        """One scale for the whole stream: everything that a LayerNorm reads, or that such a
+        tensor is added to.
+        """
         stream = [
             operator.inputs[0]
             for operator in self.graph.operators()
@@ -187,7 +195,9 @@ class _Lowering:
         columns: Tensor | None = None,
         origin: str,
     ) -> str:
-        """Emits the product with its requantization; ``columns`` selects and orders output features."""
+        """Emits the product with its requantization; ``columns`` selects and orders output
+        features.
+        """
         producer = pending.producer
         weight = self.graph.tensors[producer.tensors["weight"]].to(torch.float64).flatten(1)
         bias = torch.zeros(len(weight), dtype=torch.float64)
@@ -303,7 +313,8 @@ class _Lowering:
         image = self.values[operator.inputs[0]]
         if not (whole and isinstance(image, _Image)):
             raise _NoIntegerFormError(
-                "only a patch embedding (stride equal to a square kernel, no padding) of the image has one"
+                "only a patch embedding of the image (stride equal to a square kernel, "
+                "no padding) has one"
             )
         height, width = image.operator.output.shape[-2:]
         if height % kernel[0] or width % kernel[0]:
@@ -459,7 +470,8 @@ class _Lowering:
         if "bias" in operator.tensors:
             beta = self.graph.tensors[operator.tensors["bias"]].to(torch.float64)
         scale = self._activation_scale(operator.name)
-        # gain = gamma / scale in units of 2**(10 - shift); the largest shift that keeps both in range.
+        # gain = gamma / scale in units of 2**(10 - shift); the largest shift that keeps both in
+        # range.
         shift = 31
         while shift > 0 and (
             float((gamma / scale * 2.0 ** (shift - NORMAL_FRACTION)).abs().max()) > 32766
@@ -573,7 +585,9 @@ class _Lowering:
         return _Codes(name, region.tokens, features, out_scale, by_head)
 
     def _projection(self, source: str, region: AttentionRegion, name: str) -> tuple[str, float]:
-        """Emits the int8 projection of queries, keys or values, heads side by side; returns its name and scale."""
+        """Emits the int8 projection of queries, keys or values, heads side by side; returns its
+        name and scale.
+        """
         pending = self.values[source]
         if not isinstance(pending, _Pending) or pending.producer.kind != "Linear":
             raise _NoIntegerFormError("attention reads something other than linear projections")
@@ -622,7 +636,9 @@ def _factor(role: str, factor: Dyadic) -> dict[str, int | float]:
 
 
 def _quality(model: IntegerModel, graph: Graph, images: Tensor) -> tuple[LayerQuality, ...]:
-    """SQNR of every operator that has a float counterpart, on at most 64 of the calibration images."""
+    """SQNR of every operator that has a float counterpart, on at most 64 of the calibration
+    images.
+    """
     images = images[:64]
     wanted = {operator.origin for operator in model.operators if operator.origin}
     floats: dict[str, Tensor] = {}

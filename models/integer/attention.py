@@ -15,7 +15,9 @@ __all__ = ["AttentionCodes", "attention"]
 
 @dataclass(frozen=True)
 class AttentionCodes:
-    """score: codes of q times codes of k to scores in 5 fraction bits; apply: value scale to output scale."""
+    """score: codes of q times codes of k to scores in 5 fraction bits; apply: value scale to
+    output scale.
+    """
 
     heads: int
     score: Dyadic

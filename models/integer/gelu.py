@@ -1,7 +1,8 @@
-"""GELU as ``relu(x) - delta(|x|)`` with a table of delta (the idea is Edge-MoE's, arXiv 2305.18691).
+"""GELU as ``relu(x) - delta(|x|)`` with a table of delta (the idea is Edge-MoE's, arXiv
+2305.18691).
 
-``delta(a) = a - gelu(a)`` is even and vanishes beyond 5.5. The table holds it at steps of 1/32 and is
-interpolated linearly, which is exact to 1e-4 (step**2 / 8 * max|delta''|).
+``delta(a) = a - gelu(a)`` is even and vanishes beyond 5.5. The table holds it at steps of 1/32
+and is interpolated linearly, which is exact to 1e-4 (step**2 / 8 * max|delta''|).
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ DELTA_LIMIT = 176
 
 
 def delta_table() -> list[int]:
-    """The 177 entries ``round(delta(i / 32) * 2**14)``, i = 0 to 176; delta from the exact erf GELU."""
+    """The 177 entries ``round(delta(i / 32) * 2**14)``, i = 0 to 176; delta from the exact erf
+    GELU.
+    """
     entries = []
     for index in range(DELTA_LIMIT + 1):
         a = index / (1 << STEP_FRACTION)

@@ -15,9 +15,9 @@ RADICAND = (1 << 46) - 1
 def inverse_sqrt(value: Tensor) -> tuple[Tensor, Tensor]:
     """``1 / sqrt(value)`` as (r, half) with ``1 / sqrt(value) ~ r / 2**(23 + half)``.
 
-    ``value``: int64, at least 1, below 2**62. It is scaled by ``4**-half`` (truncated) to a mantissa m of
-    15 or 16 bits, half = (bit_length - 15) // 2, and r is the largest integer with ``r*r*m < 2**46``;
-    r has 16 bits, top bit set.
+    ``value``: int64, at least 1, below 2**62. It is scaled by ``4**-half`` (truncated) to a
+    mantissa m of 15 or 16 bits, half = (bit_length - 15) // 2, and r is the largest integer with
+    ``r*r*m < 2**46``; r has 16 bits, top bit set.
 
     >>> [part.tolist() for part in inverse_sqrt(torch.tensor([1, 4, 1 << 30]))]
     [[65535, 65535, 65535], [-7, -6, 8]]

@@ -1,4 +1,5 @@
-"""LayerNorm of 16-bit codes: exact one-pass statistics, integer inverse square root, affine to 8 bits.
+"""LayerNorm of 16-bit codes: exact one-pass statistics, integer inverse square root, affine to 8
+bits.
 
 With S = sum(x) and Q = sum(x*x), ``V = D*Q - S*S`` is exactly D**2 times the variance, and
 ``(x - mean) / std = (D*x - S) / sqrt(V)``: no rounding happens before the inverse square root.
@@ -25,7 +26,8 @@ MAX_WIDTH = 1024
 class LayerNormCodes:
     """Integer affine of one layer: ``y = (z * gain + offset) >> shift`` with z in 10 fraction bits.
 
-    ``gain``: int64 [D], 16-bit signed values; ``offset``: int64 [D], 32-bit signed values; ``shift``: 0 to 31;
+    ``gain``: int64 [D], 16-bit signed values; ``offset``: int64 [D], 32-bit signed values;
+    ``shift``: 0 to 31;
     ``epsilon``: integer added to V, at least 1.
     """
 
@@ -36,7 +38,9 @@ class LayerNormCodes:
 
 
 def normalise(x: Tensor, epsilon: int) -> Tensor:
-    """z = (x - mean) / std in 16 bits with 10 fraction bits; x: int64 [..., D] of 16-bit codes, D <= 1024."""
+    """z = (x - mean) / std in 16 bits with 10 fraction bits; x: int64 [..., D] of 16-bit codes, D
+    <= 1024.
+    """
     width = x.shape[-1]
     total = x.sum(-1, keepdim=True)
     squares = (x * x).sum(-1, keepdim=True)
@@ -45,6 +49,8 @@ def normalise(x: Tensor, epsilon: int) -> Tensor:
 
 
 def layernorm(x: Tensor, codes: LayerNormCodes) -> Tensor:
-    """int8 codes (int64 storage) of the layer norm over the last axis of 16-bit codes ``x`` [..., D]."""
+    """int8 codes (int64 storage) of the layer norm over the last axis of 16-bit codes ``x`` [...,
+    D].
+    """
     z = normalise(x, codes.epsilon)
     return saturate(round_shift(z * codes.gain + codes.offset, torch.tensor(codes.shift)), 8)

@@ -1,7 +1,9 @@
-"""Edge-MoE's single-pass softmax (arXiv 2305.18691): running maximum and rescaled running sum, in integers.
+"""Edge-MoE's single-pass softmax (arXiv 2305.18691): running maximum and rescaled running sum, in
+integers.
 
-It needs no second look at the scores before the sum is known, but each new maximum costs a multiplication
-that rounds, so unlike `softmax` the result depends on the order of the keys. Kept for the comparison.
+It needs no second look at the scores before the sum is known, but each new maximum costs a
+multiplication that rounds, so unlike `softmax` the result depends on the order of the keys. Kept
+for the comparison.
 """
 
 from __future__ import annotations
@@ -31,9 +33,11 @@ def _exp(distance: int) -> int:
 
 
 def online_softmax(scores: list[int]) -> tuple[int, int]:
-    """(maximum, sum) after one pass over a row of 16-bit score codes with 5 fraction bits, in the given order.
+    """(maximum, sum) after one pass over a row of 16-bit score codes with 5 fraction bits, in the
+    given order.
 
-    The sum has 15 fraction bits. On a strictly larger score the old sum is rescaled (floor) and one is added.
+    The sum has 15 fraction bits. On a strictly larger score the old sum is rescaled (floor) and
+    one is added.
 
     >>> online_softmax([0, 32, -1000])
     (32, 44823)

@@ -27,8 +27,9 @@ def bit_length(value: Tensor) -> Tensor:
 def reciprocal(value: Tensor) -> tuple[Tensor, Tensor]:
     """``1 / value`` as (r, length) with ``1 / value ~ r / 2**(15 + length)``.
 
-    ``value``: int64, at least 1. ``length`` is its bit length; the value is normalised (truncated) to a
-    16-bit mantissa m with its top bit set, and ``r = (2**31 - 1) // m`` has 16 bits, top bit set.
+    ``value``: int64, at least 1. ``length`` is its bit length; the value is normalised
+    (truncated) to a 16-bit mantissa m with its top bit set, and ``r = (2**31 - 1) // m`` has 16
+    bits, top bit set.
 
     >>> [part.tolist() for part in reciprocal(torch.tensor([1, 3, 1 << 20]))]
     [[65535, 43690, 65535], [1, 2, 21]]

@@ -1,0 +1,124 @@
+"""Scores in, softmax weights and row scales out: the softmax with the buffers behind it."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from .instruction import LAYOUT
+from .lane_memory import LaneAligner, LaneMemory
+from .machine import Machine
+from .units.softmax import Softmax
+
+__all__ = ["AttentionBuffer"]
+
+
+class AttentionBuffer(wiring.Component):
+    """Holds the softmax weights of one head, tokens x tokens, and the reciprocal sum of each row.
+
+    ``write``: chunks of scores as the drain path sends them. ``word`` -> ``data`` (``depth``
+    weights) and ``token`` -> ``mantissa``, ``length`` one cycle later. ``busy`` while a row is
+    between its last score and its last write.
+    The instruction's dst_stride is the row pitch of the buffer.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        rows, cols, depth = machine.rows, machine.cols, machine.depth
+        super().__init__(
+            {
+                "instruction": In(LAYOUT),
+                "write": In(
+                    wiring.Signature(
+                        {
+                            "valid": Out(1),
+                            "slot": Out(range(rows)),
+                            "token": Out(12),
+                            "tile": Out(12),
+                            "count": Out(range(cols + 1)),
+                            "first": Out(1),
+                            "last": Out(1),
+                            "chunk": Out(data.ArrayLayout(signed(16), cols)),
+                        }
+                    )
+                ),
+                "busy": Out(1),
+                "word": In(24),
+                "data": Out(data.ArrayLayout(unsigned(8), depth)),
+                "token": In(12),
+                "mantissa": Out(16),
+                "length": Out(5),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        machine = self.machine
+        cols, lanes = machine.cols, machine.lanes
+        i = self.instruction
+        m.submodules.softmax = softmax = Softmax(
+            slots=machine.rows,
+            lanes=cols,
+            max_tiles=machine.score_tiles,
+            max_row=machine.buffers.tokens,
+        )
+        m.d.comb += [
+            softmax.valid.eq(self.write.valid),
+            softmax.slot.eq(self.write.slot),
+            softmax.tile.eq(self.write.tile),
+            softmax.count.eq(self.write.count),
+            softmax.first.eq(self.write.first),
+            softmax.last.eq(self.write.last),
+            softmax.row.eq(self.write.token),
+            softmax.tiles.eq(i.tiles),
+            softmax.last_count.eq(i.last_count),
+            self.busy.eq(softmax.busy),
+        ]
+        m.d.comb += [softmax.scores[lane].eq(self.write.chunk[lane]) for lane in range(cols)]
+
+        m.submodules.weights = weights = LaneMemory(
+            rows=machine.attention_rows,
+            lanes=lanes,
+            depth=machine.depth,
+            straddle=lanes % cols != 0,
+        )
+        m.submodules.aligner = aligner = LaneAligner(
+            cols=cols, lanes=lanes, rows=machine.attention_rows
+        )
+        row, lane = Signal(24), Signal(range(lanes))
+        here_row, here_lane = Signal.like(row), Signal.like(lane)
+        lane_after = Signal(range(2 * lanes))
+        m.d.comb += [
+            here_row.eq(Mux(softmax.weights_tile == 0, 0, row)),
+            here_lane.eq(Mux(softmax.weights_tile == 0, 0, lane)),
+            lane_after.eq(here_lane + cols),
+        ]
+        with m.If(softmax.weights_valid):
+            m.d.sync += [
+                lane.eq(Mux(lane_after >= lanes, lane_after - lanes, lane_after)),
+                row.eq(here_row + (lane_after >= lanes)),
+            ]
+        m.d.sync += [
+            aligner.valid.eq(softmax.weights_valid),
+            aligner.row.eq(softmax.weights_row * i.dst_stride + here_row),
+            aligner.lane.eq(here_lane),
+            aligner.count.eq(Mux(softmax.weights_tile == i.tiles - 1, i.last_count, cols)),
+            aligner.chunk.eq(softmax.weights),
+        ]
+        wiring.connect(m, aligner.write, weights.write)
+        m.d.comb += [weights.word.eq(self.word), self.data.eq(weights.data)]
+
+        m.submodules.scales = scales = memory.Memory(
+            shape=unsigned(21), depth=machine.buffers.tokens, init=[]
+        )
+        reader, writer = scales.read_port(), scales.write_port()
+        m.d.comb += [
+            writer.en.eq(softmax.scale_valid),
+            writer.addr.eq(softmax.scale_row),
+            writer.data.eq(Cat(softmax.mantissa, softmax.length)),
+            reader.addr.eq(self.token),
+            self.mantissa.eq(reader.data[:16]),
+            self.length.eq(reader.data[16:]),
+        ]
+        return m
