@@ -1,0 +1,108 @@
+import pytest
+import torch
+
+from vitruvius.hwgen.units.layernorm import (
+    NormLane,
+    NormScale,
+    RowMoments,
+    moments_layout,
+    scale_layout,
+)
+from vitruvius.models.integer.inverse_sqrt import inverse_sqrt
+from vitruvius.models.integer.layernorm import LayerNormCodes, layernorm
+
+
+def pack(layout, **fields):
+    return sum((fields[name] & ((1 << field.width) - 1)) << field.offset for name, field in layout)
+
+
+def unpack(layout, word):
+    return {name: (word >> field.offset) & ((1 << field.width) - 1) for name, field in layout}
+
+
+def example_rows(rng, width):
+    """All equal, most negative, saturating both ways, maximum first and last, then random ones."""
+    rows = [
+        [0] * width,
+        [-32768] * width,
+        [32767] * width,
+        [32767] + [-32768] * (width - 1),
+        [-32768] * (width - 1) + [32767],
+        [-32768 if index % 2 else 32767 for index in range(width)],
+        [1] + [0] * (width - 1),
+    ]
+    for _ in range(5):
+        middle, spread = rng.randint(-8000, 8000), rng.choice([1, 30, 2000, 24000])
+        rows.append([middle + rng.randint(-spread, spread) for _ in range(width)])
+    return [[max(-32768, min(32767, value)) for value in row] for row in rows]
+
+
+@pytest.mark.parametrize("lanes", [1, 3, 8])
+def test_moments_equal_the_sums(play, rng, lanes):
+    chunks = [[value] * lanes for value in (-32768, 32767, 0)]
+    chunks += [[rng.randint(-32768, 32767) for _ in range(lanes)] for _ in range(500)]
+    counts = [rng.randint(0, lanes) for _ in chunks]
+    counts[:3] = [lanes] * 3
+    unit = RowMoments(lanes=lanes)
+    words = [sum((v & 0xFFFF) << (16 * i) for i, v in enumerate(chunk)) for chunk in chunks]
+    record = play(
+        unit,
+        {"values": words, "count": counts},
+        {"total": -len(unit.total), "squares": len(unit.squares)},
+        extra=unit.LATENCY,
+    )
+    used = [chunk[:count] for chunk, count in zip(chunks, counts, strict=True)]
+    assert record["total"][unit.LATENCY :] == [sum(chunk) for chunk in used]
+    assert record["squares"][unit.LATENCY :] == [sum(v * v for v in chunk) for chunk in used]
+
+
+def test_scale_equals_the_golden_in_the_stated_cycles(play_streams, rng):
+    rows = [(row, width) for width in (1, 2, 64, 777, 1024) for row in example_rows(rng, width)]
+    offers, expected = [], []
+    for row, width in rows:
+        total, squares = sum(row), sum(value * value for value in row)
+        epsilon = rng.choice([1, 7, 1 << 30, (1 << 52) - 1])
+        offers.append(
+            pack(moments_layout(), total=total, squares=squares, width=width, epsilon=epsilon)
+        )
+        r, half = inverse_sqrt(torch.tensor(width * squares - total * total + epsilon))
+        expected.append({"total": total % (1 << 26), "mantissa": int(r), "shift": int(half) + 13})
+    taken, given = play_streams(NormScale(), offers, len(offers))
+    assert [unpack(scale_layout(), word) for _, word in given] == expected
+    for index, (cycle, _) in enumerate(given):
+        assert cycle - taken[index] == NormScale.cycles()
+        if index:
+            assert taken[index] == given[index - 1][0] + 1
+
+
+def test_lane_equals_the_golden(play, rng):
+    ports = ("x", "width", "total", "mantissa", "shift", "gain", "offset", "affine_shift")
+    inputs = {name: [] for name in ports}
+    expected = []
+    for width in (1, 2, 3, 64, 1024):
+        for row in example_rows(rng, width):
+            shift, epsilon = rng.randint(0, 31), rng.choice([1, 900, 1 << 40])
+            gain = [rng.choice([-32768, 32767, rng.randint(-32768, 32767)]) for _ in row]
+            # An offset of the size of z * gain, so that the sum is not always saturated.
+            offset = [rng.randint(-(1 << bits), (1 << bits) - 1) for bits in [rng.randint(1, 31)]
+                      for _ in row]  # fmt: skip
+            x = torch.tensor(row)
+            codes = LayerNormCodes(torch.tensor(gain), torch.tensor(offset), shift, epsilon)
+            expected += layernorm(x, codes).tolist()
+            total = int(x.sum())
+            r, half = inverse_sqrt(width * (x * x).sum() - total * total + epsilon)
+            for index, value in enumerate(row):
+                values = (value, width, total, int(r), int(half) + 13, gain[index], offset[index],
+                          shift)  # fmt: skip
+                for name, item in zip(ports, values, strict=True):
+                    inputs[name].append(item)
+    result = play(NormLane(), inputs, {"result": -8}, extra=NormLane.LATENCY)["result"]
+    assert result[NormLane.LATENCY :] == expected
+    assert len(set(expected)) > 200  # not only saturated values
+
+
+def test_bad_parameters_are_named():
+    with pytest.raises(ValueError, match="lanes: expected at least 1, got 0"):
+        RowMoments(lanes=0)
+    with pytest.raises(ValueError, match="max_width: expected 1 to 1024, got 1025"):
+        NormScale(max_width=1025)
