@@ -1,7 +1,7 @@
 """From one exported ATen graph to operators: the machinery that the rewrite rules run in.
 
-A rule is a function ``(call, raiser) -> Value`` registered for one ATen operator. ``Call`` gives it
-the arguments by their schema names; ``Raiser.add`` makes operators and works out their shapes.
+The raiser walks the graph, does what depends on parameters only, applies the rule of every other
+call, and keeps what has no rule as Host. ``Raiser.add`` names operators and works out their shapes.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import operator as python_operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -22,158 +21,12 @@ from torch.fx import Node
 
 from .evaluate import evaluate_kind, multiply_accumulates
 from .graph import Attribute, Operator, TensorSpec, Unmapped
+from .rewrite import RULES, Call, NoRuleError, Pieces, Ref, Value, Weight
 
-__all__ = [
-    "RULES",
-    "Call",
-    "NoRuleError",
-    "Pieces",
-    "Raiser",
-    "Ref",
-    "Value",
-    "Weight",
-    "rule",
-    "symbolic",
-]
+__all__ = ["Raiser"]
 
 _TORCH = str(Path(torch.__file__).parent)
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
-
-
-@dataclass(frozen=True)
-class Ref:
-    """The output of the operator called ``name``."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Weight:
-    """A tensor known at trace time; ``parameter`` when it came from trained parameters."""
-
-    key: str
-    parameter: bool
-
-
-@dataclass(frozen=True)
-class Pieces:
-    """Several results of one call, each made when it is first read."""
-
-    makers: tuple[Callable[[], Value], ...]
-
-
-Value: TypeAlias = "Ref | Weight | Pieces | None"
-Rule: TypeAlias = "Callable[[Call, Raiser], Value]"
-
-RULES: dict[str, Rule] = {}
-
-
-class NoRuleError(Exception):
-    """A rule cannot express this call; the text says why."""
-
-
-def rule(*targets: str) -> Callable[[Rule], Rule]:
-    """Registers a function for ATen operators such as ``"aten.linear.default"``."""
-
-    def register(function: Rule) -> Rule:
-        for target in targets:
-            RULES[target] = function
-        return function
-
-    return register
-
-
-class Call:
-    """One call of an ATen operator: arguments by schema name, with the defaults filled in.
-
-    A symbolic size counts with batch 1 in ``whole`` and ``wholes``; ``shape`` has -1 on the batch
-    axis.
-    """
-
-    def __init__(self, node: Node, raiser: Raiser) -> None:
-        self.node = node
-        self.target = str(node.target)
-        self._raiser = raiser
-        schema = cast("torch._ops.OpOverload", node.target)._schema
-        self._arguments: dict[str, object] = {}
-        for place, argument in enumerate(schema.arguments):
-            if place < len(node.args):
-                value: object = node.args[place]
-            elif argument.name in node.kwargs:
-                value = node.kwargs[argument.name]
-            else:
-                value = argument.default_value if argument.has_default_value() else None
-            self._arguments[argument.name] = value
-
-    def arguments(self) -> Mapping[str, object]:
-        """Every argument as the exported graph has it: nodes, numbers, lists, None."""
-        return self._arguments
-
-    def given(self, name: str) -> bool:
-        """Whether the argument exists and is not None."""
-        return self._arguments.get(name) is not None
-
-    def value(self, name: str) -> Value:
-        """What a tensor argument (or None) was raised to."""
-        argument = self._arguments.get(name)
-        return self._raiser.values[argument] if isinstance(argument, Node) else None
-
-    def operand(self, name: str) -> Ref:
-        """A tensor or number argument as an operator's output; constants become Constants."""
-        argument = self._arguments[name]
-        if isinstance(argument, Node):
-            return self._raiser.as_operand(self._raiser.values[argument])
-        if isinstance(argument, (int, float)):
-            return self._raiser.scalar(float(argument))
-        raise NoRuleError(f"argument {name} is {argument!r}, expected a tensor or a number")
-
-    def operands(self, name: str) -> list[Ref]:
-        """A list of tensors."""
-        nodes = cast("Sequence[Node]", self._arguments[name])
-        return [self._raiser.as_operand(self._raiser.values[node]) for node in nodes]
-
-    def weight(self, name: str) -> Weight | None:
-        """A tensor argument known at trace time; None when absent. Raises ``NoRuleError`` when
-        computed.
-        """
-        value = self.value(name)
-        if value is None or isinstance(value, Weight):
-            return value
-        raise NoRuleError(f"argument {name} is computed from the input, expected a parameter")
-
-    def whole(self, name: str) -> int:
-        return self._raiser.concrete(self._arguments[name])
-
-    def wholes(self, name: str) -> tuple[int, ...]:
-        argument = self._arguments[name]
-        items = argument if isinstance(argument, (list, tuple)) else [argument]
-        return tuple(self._raiser.concrete(item) for item in items)
-
-    def number(self, name: str) -> float:
-        argument = self._arguments[name]
-        if not isinstance(argument, (int, float)):
-            raise NoRuleError(f"argument {name} is {argument!r}, expected a number")
-        return float(argument)
-
-    def flag(self, name: str) -> bool:
-        return bool(self._arguments.get(name))
-
-    def text(self, name: str) -> str:
-        return str(self._arguments[name])
-
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the call's result with -1 on the batch axis."""
-        value = self.node.meta["val"]
-        shape = tuple(-1 if symbolic(size) else int(size) for size in value.shape)
-        if shape.count(-1) > 1:
-            raise NoRuleError(
-                f"its result has shape {tuple(value.shape)}, with the batch in several axes"
-            )
-        return shape
-
-    def spec(self) -> TensorSpec:
-        """Shape and element type of the call's result for one image."""
-        return self._raiser.spec(self.node.meta["val"])
 
 
 class Raiser:
@@ -256,7 +109,8 @@ class Raiser:
 
     def hold(self, key: str, tensor: Tensor, *, parameter: bool) -> Weight:
         """Keeps a tensor made at trace time under ``key``."""
-        self._held[key] = tensor.detach()
+        # contiguous, because a later view may be folded on it after a copy has vanished
+        self._held[key] = tensor.detach().contiguous()
         return Weight(key, parameter)
 
     def tensor(self, weight: Weight) -> Tensor:
@@ -464,11 +318,6 @@ class Raiser:
         while f"{name}_{count}" in self.operators:
             count += 1
         return f"{name}_{count}"
-
-
-def symbolic(size: object) -> bool:
-    """Whether a size depends on the batch; the exporter also writes known numbers as symbols."""
-    return isinstance(size, torch.SymInt) and bool(size.node.expr.free_symbols)
 
 
 def _itself(weight: Weight) -> Value:

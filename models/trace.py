@@ -7,6 +7,7 @@ compare.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
@@ -21,7 +22,8 @@ from ..errors import VitruviusError
 from . import rules as _rules  # registers the rewrite rules
 from .graph import Graph, Unmapped, check, execute_all
 from .passes import raise_attention
-from .raising import Raiser, symbolic
+from .raising import Raiser
+from .rewrite import symbolic
 from .user_line import first_line, user_line
 
 __all__ = ["TraceError", "UnmappedError", "trace"]
@@ -182,11 +184,14 @@ def _any_batch(program: ExportedProgram) -> bool:
 def _by_parameter(
     module: nn.Module, shapes: tuple[dict[int, object], ...] | None
 ) -> tuple[object, ...] | None:
-    """Dynamic shapes as ``export`` wants them: nested once more when forward takes ``*inputs``."""
-    code = getattr(type(module).forward, "__code__", None)
-    if shapes is None or code is None or code.co_argcount > 1:
-        return shapes
-    return (shapes,)
+    """Dynamic shapes as ``export`` wants them: those of ``*inputs`` are nested once more."""
+    if shapes is None:
+        return None
+    parameters = inspect.signature(module.forward).parameters.values()
+    for place, parameter in enumerate(parameters):
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            return (*shapes[:place], shapes[place:]) if place < len(shapes) else shapes
+    return shapes
 
 
 def _raised(program: ExportedProgram, name: str) -> Graph:

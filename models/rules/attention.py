@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from ..evaluate import Attribute
-from ..raising import Call, NoRuleError, Raiser, Ref, Value, Weight, rule
+from ..raising import Raiser
+from ..rewrite import Call, NoRuleError, Ref, Value, Weight, rule
 from .linear import product
 
 __all__ = ["layer_norm", "scaled_dot_product_attention", "softmax"]

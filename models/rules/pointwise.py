@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..evaluate import Attribute
-from ..raising import Call, NoRuleError, Raiser, Ref, Value, Weight, rule
+from ..raising import Raiser
+from ..rewrite import Call, NoRuleError, Ref, Value, Weight, rule
 
 __all__ = [
     "add",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from ..evaluate import Attribute
-from ..raising import Call, Pieces, Raiser, Ref, Value, rule
+from ..raising import Raiser
+from ..rewrite import Call, Pieces, Ref, Value, rule
 
 __all__ = [
     "cat",

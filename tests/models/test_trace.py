@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -474,3 +475,40 @@ def test_the_module_is_left_as_it_was() -> None:
     assert module[1].training
     assert kinds(graph) == ["Linear"]
     assert all(torch.equal(module.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_a_decorated_forward_keeps_its_batch() -> None:
+    def logged(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        @functools.wraps(function)
+        def call(*args: object, **options: object) -> Tensor:
+            return function(*args, **options)
+
+        return call
+
+    class Decorated(nn.Module):
+        @logged
+        def forward(self, x: Tensor, scale: float = 2.0) -> Tensor:
+            return (x * scale).reshape(x.shape[0], 3, 2)
+
+    class Loose(nn.Module):
+        def forward(self, *parts: Tensor) -> Tensor:
+            return torch.cat(parts, 1)
+
+    graph = trace(Decorated(), (torch.zeros(1, 6),), name="decorated")
+    equal_for_batches(graph, Decorated(), 6)
+    loose = trace(Loose(), (torch.zeros(1, 2), torch.zeros(1, 3)), name="loose")
+    assert execute(loose, torch.zeros(4, 2), torch.ones(4, 3)).shape == (4, 5)
+
+
+def test_a_view_of_a_copied_parameter_is_folded() -> None:
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.arange(12.0).reshape(2, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.table.t().contiguous().view(3, 4)
+
+    graph = trace(Table(), (torch.zeros(1, 3, 4),), name="table")
+    equal_for_batches(graph, Table(), 3, 4)
+    assert kinds(graph) == ["Constant", "Add"]
