@@ -146,6 +146,7 @@ class Graph:
             )
         except nx.NetworkXUnfeasible as error:
             raise VitruviusError(f"graph {name}: operators read each other in a cycle") from error
+        self._place = {name: place for place, name in enumerate(self._order)}
         self.inputs: tuple[str, ...] = tuple(o.name for o in given if o.kind == "Input")
         self.outputs: tuple[str, ...] = tuple(o.name for o in given if o.kind == "Output")
 
@@ -165,8 +166,8 @@ class Graph:
 
     def consumers(self, name: str) -> list[Operator]:
         """The operators that read ``name``, in topological order."""
-        readers = set(self._digraph.successors(self.operator(name).name))
-        return [operator for operator in self.operators() if operator.name in readers]
+        readers = self._digraph.successors(self.operator(name).name)
+        return [self._operators[reader] for reader in sorted(readers, key=self._place.__getitem__)]
 
     @property
     def digraph(self) -> nx.DiGraph:
