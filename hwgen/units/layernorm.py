@@ -1,173 +1,47 @@
-"""The parts of LayerNorm: moments of a row, its scale, and the lane that normalises."""
+"""LayerNorm: the lane that normalises, and a unit made of moments, scale and lanes.
+
+The accelerator uses the parts: it gathers moments while the residual stream is written and lets
+scales run ahead of the rows. `LayerNorm` is the plain composition.
+"""
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import data, stream, wiring
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ...models.integer.layernorm import MAX_WIDTH, NORMAL_FRACTION
-from . import inverse_sqrt
-from .inverse_sqrt import InverseSqrt
+from ...models.integer.layernorm import MAX_WIDTH
+from ..delay import delayed
+from .norm_scale import (
+    CODE_BITS,
+    EPSILON_BITS,
+    NormScale,
+    RowMoments,
+    check_width,
+    moments_layout,
+    scale_layout,
+)
 from .rounding import saturated, shift_parts
-from .tree import summed
 
-__all__ = ["NormLane", "NormScale", "RowMoments", "moments_layout", "scale_layout"]
-
-CODE_BITS = 16
-EPSILON_BITS = 52
-
-
-def moments_layout(max_width: int = MAX_WIDTH) -> data.StructLayout:
-    """What a row's scale is computed from: sum, sum of squares, length, and epsilon * length**2."""
-    return data.StructLayout(
-        {
-            "total": signed(CODE_BITS + (max_width - 1).bit_length()),
-            "squares": range((max_width << (2 * CODE_BITS - 2)) + 1),
-            "width": range(max_width + 1),
-            "epsilon": unsigned(EPSILON_BITS),
-        }
-    )
+__all__ = [
+    "LayerNorm",
+    "NormLane",
+    "NormScale",
+    "RowMoments",
+    "cycles",
+    "moments_layout",
+    "scale_layout",
+]
 
 
-def scale_layout(max_width: int = MAX_WIDTH) -> data.StructLayout:
-    """What `NormLane` needs of its row: ``z = (width * x - total) * mantissa / 2**shift``."""
-    return data.StructLayout(
-        {
-            "total": signed(CODE_BITS + (max_width - 1).bit_length()),
-            "mantissa": unsigned(16),
-            "shift": unsigned(6),
-        }
-    )
+def cycles(*, width: int, lanes: int, rows: int) -> int:
+    """Cycles from `LayerNorm`'s first input transfer to its last output transfer, nothing stalling.
 
-
-class RowMoments(wiring.Component):
-    """Sum and sum of squares over the lanes of a chunk, one chunk a cycle, a fixed pipeline.
-
-    No flow control: the sums of the chunk in cycle t stand at the output in cycle t + ``LATENCY``.
-
-    Parameters
-    ----------
-    lanes : int
-        Values per chunk, at least 1.
-
-    Members
-    -------
-    values : In, ``lanes`` signed 16-bit codes
-    count : In, the first ``count`` of them are valid
-    total : Out, signed
-    squares : Out, unsigned
-
-    Raises
-    ------
-    ValueError
-        ``lanes`` is less than 1.
+    A row is taken, scaled and read back; the next is taken when it has been read.
     """
-
-    LATENCY = 2
-
-    def __init__(self, *, lanes: int) -> None:
-        if lanes < 1:
-            raise ValueError(f"lanes: expected at least 1, got {lanes!r}")
-        self.lanes = lanes
-        super().__init__(
-            {
-                "values": In(data.ArrayLayout(signed(CODE_BITS), lanes)),
-                "count": In(range(lanes + 1)),
-                "total": Out(signed(CODE_BITS + (lanes - 1).bit_length())),
-                "squares": Out(range((lanes << (2 * CODE_BITS - 2)) + 1)),
-            }
-        )
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        values, squares = [], []
-        for lane in range(self.lanes):
-            value = Signal(signed(CODE_BITS), name=f"value_{lane}")
-            square = Signal(2 * CODE_BITS - 1, name=f"square_{lane}")
-            used = Mux(self.count > lane, self.values[lane], 0).as_signed()
-            m.d.sync += [value.eq(used), square.eq(used * used)]
-            values.append(value)
-            squares.append(square)
-        m.d.sync += [self.total.eq(summed(values)), self.squares.eq(summed(squares))]
-        return m
-
-
-class NormScale(wiring.Component):
-    """The scale of a row from its moments: ``V = width*squares - total**2 + epsilon``, 1/sqrt(V).
-
-    One row at a time: the result is valid `cycles` cycles after the transfer of the moments and
-    stays until taken; the next moments are accepted from the cycle after that on.
-    ``shift`` is the shift of `NormLane`'s first rounding (half + 13).
-
-    Parameters
-    ----------
-    max_width : int
-        Longest row, 1 to 1024.
-
-    Members
-    -------
-    i : In, stream of `moments_layout`; epsilon at least 1
-    o : Out, stream of `scale_layout`
-
-    Raises
-    ------
-    ValueError
-        ``max_width`` is out of range.
-    """
-
-    def __init__(self, *, max_width: int = MAX_WIDTH) -> None:
-        _check_width(max_width)
-        self.max_width = max_width
-        super().__init__(
-            {
-                "i": In(stream.Signature(moments_layout(max_width))),
-                "o": Out(stream.Signature(scale_layout(max_width))),
-            }
-        )
-
-    @staticmethod
-    def cycles() -> int:
-        """Cycles from the transfer of moments to the scale: products, difference, offer, root."""
-        return 3 + inverse_sqrt.cycles()
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        variance_bits = EPSILON_BITS + 1
-        m.submodules.root = root = InverseSqrt(width=variance_bits)
-        moments = Signal(moments_layout(self.max_width))
-        mean_square = Signal(2 * len(moments.total))
-        second = Signal(len(moments.squares) + len(moments.width))
-        variance = Signal(variance_bits)
-        m.d.comb += [
-            root.i.payload.eq(variance),
-            self.o.payload.total.eq(moments.total),
-            self.o.payload.mantissa.eq(root.o.payload.mantissa),
-            self.o.payload.shift.eq(root.o.payload.half + (23 - NORMAL_FRACTION)),
-        ]
-        with m.FSM():
-            with m.State("IDLE"):
-                m.d.comb += self.i.ready.eq(1)
-                m.d.sync += moments.eq(self.i.payload)
-                with m.If(self.i.valid):
-                    m.next = "PRODUCTS"
-            with m.State("PRODUCTS"):
-                m.d.sync += [
-                    mean_square.eq(moments.total * moments.total),
-                    second.eq(moments.width * moments.squares),
-                ]
-                m.next = "DIFFERENCE"
-            with m.State("DIFFERENCE"):
-                m.d.sync += variance.eq(second - mean_square + moments.epsilon)
-                m.next = "OFFER"
-            with m.State("OFFER"):
-                m.d.comb += root.i.valid.eq(1)
-                m.next = "ROOT"
-            with m.State("ROOT"):
-                m.d.comb += [self.o.valid.eq(root.o.valid), root.o.ready.eq(self.o.ready)]
-                with m.If(root.o.valid & self.o.ready):
-                    m.next = "IDLE"
-        return m
+    chunks = -(-width // lanes)
+    period = chunks + RowMoments.LATENCY + 1 + NormScale.cycles() + chunks
+    return rows * period - 1 + LayerNorm.TAIL
 
 
 class NormLane(wiring.Component):
@@ -247,6 +121,168 @@ class NormLane(wiring.Component):
         return saturated(m, rounded, bits, name=name)
 
 
-def _check_width(max_width: int) -> None:
-    if not 1 <= max_width <= MAX_WIDTH:
-        raise ValueError(f"max_width: expected 1 to {MAX_WIDTH}, got {max_width!r}")
+class LayerNorm(wiring.Component):
+    """LayerNorm of rows of 16-bit codes to int8, ``lanes`` values a cycle, with back-pressure.
+
+    A row comes in as ceil(width / lanes) chunks and leaves as as many. Void lanes of the last chunk
+    are ignored, and leave as 0. Golden: `models.integer.layernorm.layernorm`.
+
+    Parameters
+    ----------
+    lanes : int
+        Values per chunk, at least 1.
+    max_width : int
+        Longest row, 1 to 1024.
+
+    Members
+    -------
+    width, epsilon, affine_shift : In
+        Row length (1 to ``max_width``), epsilon * length**2 (at least 1) and the second rounding's
+        shift; constant while rows are inside.
+    affine : In
+        Writes ``gain`` (signed 16) and ``offset`` (signed 32) of the chunk ``address``.
+    i : In, stream of chunks of signed 16-bit codes
+    o : Out, stream of chunks of signed 8-bit codes
+
+    Raises
+    ------
+    ValueError
+        A parameter is out of range.
+    """
+
+    TAIL = 1 + NormLane.LATENCY + 1
+    """Cycles from the address of a stored chunk to its result: buffer, lanes, output queue."""
+
+    def __init__(self, *, lanes: int, max_width: int = MAX_WIDTH) -> None:
+        check_width(max_width)
+        if lanes < 1:
+            raise ValueError(f"lanes: expected at least 1, got {lanes!r}")
+        self.lanes, self.max_width = lanes, max_width
+        self.chunks = -(-max_width // lanes)
+        self.affine_layout = data.ArrayLayout(
+            data.StructLayout({"gain": signed(16), "offset": signed(32)}), lanes
+        )
+        affine = {
+            "enable": Out(1),
+            "address": Out(range(self.chunks)),
+            "data": Out(self.affine_layout),
+        }
+        super().__init__(
+            {
+                "width": In(range(max_width + 1)),
+                "epsilon": In(unsigned(EPSILON_BITS)),
+                "affine_shift": In(unsigned(5)),
+                "affine": In(wiring.Signature(affine)),
+                "i": In(stream.Signature(data.ArrayLayout(signed(CODE_BITS), lanes))),
+                "o": Out(stream.Signature(data.ArrayLayout(signed(8), lanes))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.moments = moments = RowMoments(lanes=self.lanes)
+        m.submodules.scale = scale = NormScale(max_width=self.max_width)
+        m.submodules.row = row = memory.Memory(
+            shape=self.i.payload.shape(), depth=self.chunks, init=[]
+        )
+        m.submodules.affine = affine = memory.Memory(
+            shape=self.affine_layout, depth=self.chunks, init=[]
+        )
+        row_writer, row_reader = row.write_port(), row.read_port()
+        affine_writer, affine_reader = affine.write_port(), affine.read_port()
+
+        # Both passes over a row count its chunks and the values before the present one.
+        chunk, before = Signal(range(self.chunks)), Signal.like(self.width)
+        count, final, advance = Signal(range(self.lanes + 1)), Signal(), Signal()
+        m.d.comb += [
+            final.eq(before + self.lanes >= self.width),
+            count.eq(Mux(final, self.width - before, self.lanes)),
+        ]
+        with m.If(advance):
+            m.d.sync += [
+                chunk.eq(Mux(final, 0, chunk + 1)),
+                before.eq(Mux(final, 0, before + self.lanes)),
+            ]
+        m.d.comb += [
+            row_writer.addr.eq(chunk),
+            row_writer.data.eq(self.i.payload),
+            row_reader.addr.eq(chunk),
+            affine_reader.addr.eq(chunk),
+            affine_writer.addr.eq(self.affine.address),
+            affine_writer.data.eq(self.affine.data),
+            affine_writer.en.eq(self.affine.enable),
+            moments.values.eq(self.i.payload),
+            moments.count.eq(count),
+        ]
+
+        sums = Signal(moments_layout(self.max_width))
+        m.d.comb += [
+            scale.i.payload.eq(sums),
+            scale.i.payload.width.eq(self.width),
+            scale.i.payload.epsilon.eq(self.epsilon),
+        ]
+        with m.If(delayed(m, row_writer.en, RowMoments.LATENCY, name="gathered")):
+            m.d.sync += [
+                sums.total.eq(sums.total + moments.total),
+                sums.squares.eq(sums.squares + moments.squares),
+            ]
+
+        issued, taken = Signal(), Signal()
+        places = Signal(range(self.TAIL + 2), init=self.TAIL + 1)
+        m.d.comb += taken.eq(self.o.valid & self.o.ready)
+        m.d.sync += places.eq(places + taken - issued)
+        current = Signal(scale_layout(self.max_width))
+        wait = Signal(range(RowMoments.LATENCY))
+        with m.FSM():
+            with m.State("GATHER"):
+                m.d.comb += self.i.ready.eq(1)
+                with m.If(self.i.valid):
+                    m.d.comb += [row_writer.en.eq(1), advance.eq(1)]
+                    with m.If(final):
+                        m.next = "SUM"
+            with m.State("SUM"):
+                m.d.sync += wait.eq(wait + 1)
+                with m.If(wait == RowMoments.LATENCY - 1):
+                    m.d.sync += wait.eq(0)
+                    m.next = "OFFER"
+            with m.State("OFFER"):
+                m.d.comb += scale.i.valid.eq(1)
+                m.d.sync += [sums.total.eq(0), sums.squares.eq(0)]
+                m.next = "SCALE"
+            with m.State("SCALE"):
+                m.d.comb += scale.o.ready.eq(1)
+                m.d.sync += current.eq(scale.o.payload)
+                with m.If(scale.o.valid):
+                    m.next = "NORMALISE"
+            with m.State("NORMALISE"):
+                m.d.comb += [issued.eq(places != 0), advance.eq(issued)]
+                with m.If(issued & final):
+                    m.next = "GATHER"
+
+        late = 1 + NormLane.LATENCY
+        m.submodules.results = results = fifo.SyncFIFO(
+            width=self.o.payload.shape().size, depth=self.TAIL + 1
+        )
+        valid_lanes = delayed(m, count, late, name="count")
+        codes = []
+        for index in range(self.lanes):
+            m.submodules[f"lane{index}"] = lane = NormLane()
+            m.d.comb += [
+                lane.x.eq(row_reader.data[index]),
+                lane.width.eq(self.width),
+                lane.total.eq(current.total),
+                lane.mantissa.eq(current.mantissa),
+                lane.shift.eq(current.shift),
+                lane.gain.eq(affine_reader.data[index].gain),
+                lane.offset.eq(affine_reader.data[index].offset),
+                lane.affine_shift.eq(self.affine_shift),
+            ]
+            codes.append(Mux(valid_lanes > index, lane.result, 0)[:8])
+        m.d.comb += [
+            results.w_data.eq(Cat(codes)),
+            results.w_en.eq(delayed(m, issued, late, name="issued")),
+            results.r_en.eq(taken),
+            self.o.valid.eq(results.r_rdy),
+            self.o.payload.as_value().eq(results.r_data),
+        ]
+        return m

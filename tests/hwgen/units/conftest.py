@@ -46,7 +46,7 @@ def simulate(component, test, stimulus, folder):
 
 @pytest.fixture
 def play(tmp_path):
-    """``play(component, inputs, outputs, extra)``: outputs of every cycle from inputs of every cycle.
+    """``play(component, inputs, outputs, extra)``: what comes out in every cycle.
 
     ``inputs``: {port: values, one a cycle}, ``outputs``: {port: bits}, negative for signed; the run
     is ``extra`` cycles longer than the inputs.
@@ -69,10 +69,10 @@ def play(tmp_path):
 
 @pytest.fixture
 def play_streams(tmp_path):
-    """``play_streams(component, offers, results)``: cycles of input transfers, and output transfers.
+    """``play_streams(component, offers, results)``: cycles of inputs, and results.
 
     ``offering`` and ``accepting`` are repeating patterns of the cycles in which a payload may first
-    be offered, and in which a result is taken. ``setup`` are port values of cycles before the first.
+    be offered, and in which a result is taken. ``setup``: port values of cycles before the first.
     """
 
     def run(

@@ -2,9 +2,11 @@ import pytest
 import torch
 
 from vitruvius.hwgen.units.layernorm import (
+    LayerNorm,
     NormLane,
     NormScale,
     RowMoments,
+    cycles,
     moments_layout,
     scale_layout,
 )
@@ -99,6 +101,62 @@ def test_lane_equals_the_golden(play, rng):
     result = play(NormLane(), inputs, {"result": -8}, extra=NormLane.LATENCY)["result"]
     assert result[NormLane.LATENCY :] == expected
     assert len(set(expected)) > 200  # not only saturated values
+
+
+def affine_writes(gain, offset, lanes):
+    """Port values that load the affine constants, and the one that ends loading."""
+    writes = []
+    for begin in range(0, len(gain), lanes):
+        word = 0
+        for index, (g, o) in enumerate(
+            zip(gain[begin : begin + lanes], offset[begin : begin + lanes], strict=True)
+        ):
+            word |= ((g & 0xFFFF) | (o & 0xFFFFFFFF) << 16) << (48 * index)
+        writes.append(
+            {"affine__enable": 1, "affine__address": begin // lanes, "affine__data": word}
+        )
+    return [*writes, {"affine__enable": 0}]
+
+
+@pytest.mark.parametrize("flow", ["free", "stalled"])
+@pytest.mark.parametrize(("lanes", "width"), [(4, 13), (4, 16), (8, 5), (1, 3), (3, 1)])
+def test_rows_equal_the_golden_in_the_stated_cycles(play_streams, rng, lanes, width, flow):
+    rows = example_rows(rng, width)
+    gain = [rng.randint(-32768, 32767) for _ in range(width)]
+    offset = [rng.randint(-(1 << 22), 1 << 22) for _ in range(width)]
+    shift, epsilon = 18, rng.choice([1, 5000])
+    offers = []
+    for row in rows:
+        # What lies in the void lanes of the last chunk must not count.
+        padded = row + [32767] * (-width % lanes)
+        for begin in range(0, width, lanes):
+            chunk = padded[begin : begin + lanes]
+            offers.append(sum((v & 0xFFFF) << (16 * i) for i, v in enumerate(chunk)))
+    patterns = {}
+    if flow == "stalled":
+        patterns["offering"] = [int(rng.random() < 0.5) for _ in range(97)] + [1]
+        patterns["accepting"] = [int(rng.random() < 0.2) for _ in range(101)] + [1]
+    taken, given = play_streams(
+        LayerNorm(lanes=lanes, max_width=16),
+        offers,
+        len(offers),
+        setup=affine_writes(gain, offset, lanes),
+        width=width,
+        epsilon=epsilon,
+        affine_shift=shift,
+        **patterns,
+    )
+    codes = LayerNormCodes(torch.tensor(gain), torch.tensor(offset), shift, epsilon)
+    expected = []
+    for row in layernorm(torch.tensor(rows), codes).tolist():
+        padded = row + [0] * (-width % lanes)
+        for begin in range(0, width, lanes):
+            chunk = padded[begin : begin + lanes]
+            expected.append(sum((v & 0xFF) << (8 * i) for i, v in enumerate(chunk)))
+    assert [payload for _, payload in given] == expected
+    if flow == "free":
+        spent = given[-1][0] - taken[0]
+        assert spent == cycles(width=width, lanes=lanes, rows=len(rows))
 
 
 def test_bad_parameters_are_named():
