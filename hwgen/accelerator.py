@@ -92,7 +92,7 @@ class Accelerator(wiring.Component):
 
         # Sequencer, engines, registers.
         i = sequencer.instruction
-        engines = {
+        engines: dict[Opcode, wiring.Component] = {
             Opcode.LOAD: load,
             Opcode.INIT: init,
             Opcode.PRODUCT: product,

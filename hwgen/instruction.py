@@ -181,4 +181,4 @@ def decode(word: int) -> Instruction:
     enums = {"opcode": Opcode, "a_source": Source, "b_source": Source, "destination": Destination}
     for name, kind in enums.items():
         values[name] = kind(values[name])
-    return Instruction(**{field.name: values[field.name] for field in fields(Instruction)})  # type: ignore[arg-type]
+    return Instruction(**{field.name: values[field.name] for field in fields(Instruction)})

@@ -40,9 +40,8 @@ class Boundary:
     """A tensor that stands complete in a memory before step ``step`` runs.
 
     operator: whose codes these are; memory: where; base, pitch: first word of token 0 and words
-    from token to token; tokens, features: extent; group, group_pitch: features lie in groups (heads)
-    of
-    ``group``, each ``group_pitch`` words after the previous one.
+    from token to token; tokens, features: extent; group, group_pitch: features lie in groups
+    (heads) of ``group``, each ``group_pitch`` words after the previous one.
     """
 
     step: int

@@ -236,7 +236,8 @@ class IntegerModel:
         if operator.kind == "LayerNorm":
             return layernorm(operands[0], self.layernorm_codes(operator))
         if operator.kind == "Attention":
-            return attention(*operands, self.attention_codes(operator))
+            q, k, v = operands
+            return attention(q, k, v, self.attention_codes(operator))
         if operator.kind == "Embed":
             constant = self._tensor(operator, "constant")
             first = int(attributes["first_token"])

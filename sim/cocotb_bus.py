@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import cocotb
 from cocotb.clock import Clock
@@ -22,12 +22,14 @@ from .host import load_program, run_image
 from .job import Job, Outcome
 
 PERIOD_NS = 10
+LogicDesign: TypeAlias = Any
+"""cocotb gives the design's pins as attributes that exist at run time only."""
 
 
 class CocotbBus:
     """A `Bus` on the handles of a cocotb design under test."""
 
-    def __init__(self, dut: Any) -> None:
+    def __init__(self, dut: LogicDesign) -> None:
         self.dut = dut
         self._logits: list[int] = []
 
@@ -103,15 +105,17 @@ class CocotbBus:
 
 
 @cocotb.test()
-async def run_job(dut: Any) -> None:
-    """Runs the job in the folder named by VITRUVIUS_JOB and leaves its outcome there."""
-    folder = Path(os.environ["VITRUVIUS_JOB"])
+async def run_job(dut: LogicDesign) -> None:
+    """Runs the job in the folder that VITRUVIUS_JOB names on the accelerator of
+    VITRUVIUS_DESIGN.
+    """
+    folder, design = Path(os.environ["VITRUVIUS_JOB"]), Path(os.environ["VITRUVIUS_DESIGN"])
     job = Job.read(folder)
-    manifest = read_manifest(folder)
+    manifest = read_manifest(design)
     Clock(dut.clk, PERIOD_NS, "ns", impl="gpi").start()
     bus = CocotbBus(dut)
     await bus.reset()
-    await load_program(bus, folder, manifest)
+    await load_program(bus, design, manifest)
     outcome = Outcome(folder, first_cycle=bus.cycles)
     for image in job.images:
         tensors = [tensor for tensor in manifest.tensors if tensor.operator in image.tensors]

@@ -4,11 +4,16 @@ simulator.
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +28,7 @@ from .bench import BenchError, build_cocotb, run_cocotb
 from .cycle import simulate
 from .host import ImageRun
 from .job import Job, JobImage, read_outcome, read_progress
+from .verilator import toolchain_environment
 
 __all__ = [
     "ENGINES",
@@ -36,6 +42,7 @@ __all__ = [
 
 Engine = Literal["cocotb", "pyverilator"]
 ENGINES: tuple[Engine, ...] = ("cocotb", "pyverilator")
+_IMAGES_PER_WORKER = 8
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,8 @@ class CosimReport:
 
     bit_exact_images: images of which every logit and every compared tensor equals the golden.
     predicted_cycles,
-    rtl_cycles: per image. cycles_per_s: simulated cycles per second of wall time, after the build.
+    rtl_cycles: per image. cycles_per_s: simulated cycles per second of
+    wall time, after the build, of all ``workers`` simulator processes together.
     logits: codes per image from the RTL. tensors_compared: tensors beside the logits, over all
     images.
     counters: name -> (predicted, measured) of the first image.
@@ -97,6 +105,7 @@ class CosimReport:
     rtl_cycles: list[int]
     cycles_per_s: float
     build_s: float
+    workers: int
     wall_s: float
     steps: tuple[StepComparison, ...]
     counters: dict[str, tuple[int, int]]
@@ -123,6 +132,7 @@ def cosimulate(
     engine: Engine = "cocotb",
     tensors: Literal["all", "blocks", "none"] = "blocks",
     waves: Path | None = None,
+    workers: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> CosimReport:
     """Runs float ``images`` [n, C, H, W] through the Verilog of ``program`` and compares.
@@ -144,67 +154,98 @@ def cosimulate(
     ]
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="vitruvius-cosim-") as scratch:
-        folder = Path(scratch)
-        generate(program, folder)
-        Job([JobImage(program.image_beats(image), chosen) for image in images]).write(folder)
+        design = Path(scratch) / "design"
         report = progress or (lambda state: None)
         report(Progress("build", 0, len(images), 0, 0.0))
-        if engine == "cocotb":
-            build_s = _run_cocotb(folder, len(images), waves, report)
-        else:
-            from .pyverilator_bus import run_job
-
-            build_s = run_job(folder, waves, _reporter(len(images), report))
-        runs, cycles, simulated_s = read_outcome(folder)
+        generate(program, design)
+        jobs = []
+        for worker, part in enumerate(_shares(len(images), 1 if waves else workers)):
+            folder = Path(scratch) / f"job{worker}"
+            folder.mkdir()
+            Job([JobImage(program.image_beats(images[index]), chosen) for index in part]).write(
+                folder
+            )
+            jobs.append(folder)
+        began = time.perf_counter()
+        run = _prepare(engine, design, trace=waves is not None)
+        build_s = time.perf_counter() - began
+        _run_all(run, jobs, len(images), report)
+        if waves is not None:
+            _keep_waves(jobs[0], waves)
+        outcomes = [read_outcome(folder) for folder in jobs]
+    runs = [run for outcome in outcomes for run in outcome[0]]
+    simulated_s = max(outcome[2] for outcome in outcomes)
     return _compare(
         program,
         images,
         runs,
         engine=engine,
         build_s=build_s,
-        cycles_per_s=cycles / simulated_s,
+        cycles_per_s=sum(outcome[1] for outcome in outcomes) / simulated_s,
+        workers=len(jobs),
         started=started,
     )
 
 
-def _reporter(of: int, report: Callable[[Progress], None]) -> Callable[[int, int, float], None]:
-    def tell(images: int, cycles: int, wall_s: float) -> None:
-        report(Progress("simulate", images, of, cycles, cycles / wall_s if wall_s else 0.0))
+def _shares(images: int, workers: int | None) -> list[range]:
+    """Images in order, in one contiguous share per simulator process; few images need one only."""
+    count = workers or min(os.cpu_count() or 1, -(-images // _IMAGES_PER_WORKER))
+    count = max(1, min(count, images))
+    cuts = [images * index // count for index in range(count + 1)]
+    return [range(first, after) for first, after in pairwise(cuts)]
 
-    return tell
 
+def _prepare(engine: Engine, design: Path, *, trace: bool) -> Callable[[Path], None]:
+    """Builds the simulation and returns what runs a job folder on it."""
+    if engine == "cocotb":
+        build = build_cocotb((design / f"{TOP}.v").read_text(), TOP, trace=trace)
 
-def _run_cocotb(
-    folder: Path, of: int, waves: Path | None, report: Callable[[Progress], None]
-) -> float:
-    began = time.perf_counter()
-    verilog = (folder / f"{TOP}.v").read_text()
-    build = build_cocotb(verilog, TOP, trace=waves is not None)
-    build_s = time.perf_counter() - began
-    tell = _reporter(of, report)
-    failures: list[Exception] = []
-
-    def run() -> None:
-        try:
+        def run(folder: Path) -> None:
             run_cocotb(
                 build,
                 "vitruvius.sim.cocotb_bus",
-                environment={"VITRUVIUS_JOB": str(folder)},
-                result_dir=folder / "run",
+                environment={"VITRUVIUS_JOB": str(folder), "VITRUVIUS_DESIGN": str(design)},
+                result_dir=folder,
             )
-        except (VitruviusError, BenchError, OSError) as error:
-            failures.append(error)
 
-    worker = threading.Thread(target=run, daemon=True)
-    worker.start()
-    while worker.is_alive():
-        worker.join(0.2)
-        tell(*read_progress(folder))
-    if failures:
-        raise failures[0]
-    if waves is not None:
-        _keep_waves(folder / "run", waves)
-    return build_s
+        return run
+    if trace:
+        raise VitruviusError("waves: expected engine cocotb, got pyverilator, which writes none")
+    toolchain_environment()
+
+    def call(*folders: Path) -> None:
+        log = folders[-1] / "simulation.log"
+        command = [sys.executable, "-m", "vitruvius.sim.pyverilator_bus", *map(str, folders)]
+        with log.open("w") as stream:
+            code = subprocess.run(command, stdout=stream, stderr=stream, check=False).returncode
+        if code:
+            lines = log.read_text(errors="replace").splitlines()
+            raise BenchError("pyverilator failed:\n" + "\n".join(lines[-20:]))
+
+    call(design)
+    return lambda folder: call(design, folder)
+
+
+def _run_all(
+    run: Callable[[Path], None],
+    jobs: list[Path],
+    of: int,
+    report: Callable[[Progress], None],
+) -> None:
+    """Runs all jobs at the same time and reports until the last one is through."""
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        futures = [pool.submit(run, folder) for folder in jobs]
+        while True:
+            pending = wait(futures, timeout=0.2).not_done
+            states = [read_progress(folder) for folder in jobs]
+            cycles = sum(state[1] for state in states)
+            wall_s = max(state[2] for state in states)
+            images = sum(state[0] for state in states)
+            report(Progress("simulate", images, of, cycles, cycles / wall_s if wall_s else 0.0))
+            if not pending:
+                break
+    for future in futures:
+        future.result()
 
 
 def _keep_waves(run: Path, waves: Path) -> None:
@@ -213,7 +254,7 @@ def _keep_waves(run: Path, waves: Path) -> None:
         raise VitruviusError(f"the simulator left no waves in {run}")
     waves.parent.mkdir(parents=True, exist_ok=True)
     part = waves.with_name(f".{waves.name}.part")
-    part.write_bytes(found[0].read_bytes())
+    shutil.copyfile(found[0], part)
     part.replace(waves)
 
 
@@ -225,6 +266,7 @@ def _compare(
     engine: Engine,
     build_s: float,
     cycles_per_s: float,
+    workers: int,
     started: float,
 ) -> CosimReport:
     golden: dict[str, Tensor] = {}
@@ -255,6 +297,7 @@ def _compare(
         rtl_cycles=[run.cycles for run in runs],
         cycles_per_s=cycles_per_s,
         build_s=build_s,
+        workers=workers,
         wall_s=time.perf_counter() - started,
         steps=tuple(
             StepComparison(step.name, step.kind, step.cycles, measured)

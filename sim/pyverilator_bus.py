@@ -5,15 +5,17 @@ by PyVerilator.
 from __future__ import annotations
 
 import contextlib
-import io
+import ctypes
 import os
 import subprocess
-import time
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import cast
 from unittest import mock
 
-import pyverilator  # type: ignore[import-untyped]
+import pyverilator
 from pyverilator import verilator_tools
 
 from ..errors import VitruviusError
@@ -25,12 +27,14 @@ from .host import complete, load_program, run_image
 from .job import Job, Outcome
 from .verilator import toolchain_environment, verilator_version
 
-__all__ = ["PyVerilatorBus", "run_job"]
+__all__ = ["PyVerilatorBus", "build", "run_job"]
 
 
 class PyVerilatorBus:
-    """A `Bus` on a PyVerilator model. Nothing waits: each method runs the clock as long as it
-    needs.
+    """A `Bus` on a PyVerilator model. Nothing waits: each method runs the clock as long as needed.
+
+    The clock and the pins that are looked at in every cycle go straight to the library's accessor
+    functions, which PyVerilator would look up by name each time.
     """
 
     def __init__(self, model: pyverilator.PyVerilator) -> None:
@@ -38,123 +42,134 @@ class PyVerilatorBus:
         model.auto_eval = False
         self._cycles = 0
         self._logits: list[int] = []
+        handle = ctypes.c_void_p(model.model)
+        self._eval = partial(_function(model, "eval", ctypes.c_void_p), handle)
+        self._clock = partial(_function(model, "set_clk", ctypes.c_void_p, ctypes.c_uint32), handle)
+        self._done, self._paused, self._logit_valid = (
+            partial(_function(model, f"get_{_mangled(name)}", ctypes.c_void_p), handle)
+            for name in ("done", "paused", "logits__valid")
+        )
 
     @property
     def cycles(self) -> int:
         return self._cycles
 
+    def _set(self, pin: str, value: int) -> None:
+        self.model[_mangled(pin)] = value
+
+    def _get(self, pin: str) -> int:
+        return int(self.model[_mangled(pin)])
+
     def _tick(self) -> None:
         """Inputs settle while the clock is low, the design takes them at the rising edge."""
-        model = self.model
-        model["clk"] = 0
-        model.eval()
-        model["clk"] = 1
-        model.eval()
+        self._clock(0)
+        self._eval()
+        self._clock(1)
+        self._eval()
         self._cycles += 1
 
     def reset(self) -> None:
         """Holds reset for two cycles with all inputs low and the logit receiver ready."""
         for name, _ in self.model.inputs:
             self.model[name] = 0
-        self.model["logits__ready"] = 1
-        self.model["rst"] = 1
+        self._set("logits__ready", 1)
+        self._set("rst", 1)
         for _ in range(2):
             self._tick()
-        self.model["rst"] = 0
+        self._set("rst", 0)
         self._tick()
 
     async def load(self, target: Target, image: bytes) -> None:
-        self.model["load__valid"] = 1
+        self._set("load__valid", 1)
         for start in range(0, len(image), 8):
             beat = int.from_bytes(image[start : start + 8], "little")
-            self.model["load__payload"] = beat | target << 64 | int(start == 0) << 66
+            self._set("load__payload", beat | target << 64 | int(start == 0) << 66)
             self._tick()
-        self.model["load__valid"] = 0
+        self._set("load__valid", 0)
 
     async def write(self, address: int, value: int) -> None:
-        self.model["address"] = address
-        self.model["write_data"] = value
-        self.model["write"] = 1
+        self._set("address", address)
+        self._set("write_data", value)
+        self._set("write", 1)
         self._tick()
-        self.model["write"] = 0
+        self._set("write", 0)
 
     async def read(self, address: int) -> int:
-        self.model["address"] = address
+        self._set("address", address)
         self._tick()
-        return int(self.model["read_data"])
+        return self._get("read_data")
 
     async def send_image(self, beats: list[int]) -> None:
-        model = self.model
-        model["image__valid"] = 1
+        self._set("image__valid", 1)
         for beat in beats:
-            model["image__payload"] = beat
-            while not model["image__ready"]:
+            self._set("image__payload", beat)
+            while not self._get("image__ready"):
                 self._tick()
             self._tick()
-        model["image__valid"] = 0
+        self._set("image__valid", 0)
 
     async def settle(self) -> None:
-        model = self.model
-        while not (model["done"] or model["paused"]):
-            if model["logits__valid"]:
-                value = int(model["logits__payload"]) & 0xFFFF
+        while not (self._done() or self._paused()):
+            if self._logit_valid():
+                value = self._get("logits__payload") & 0xFFFF
                 self._logits.append(value - (1 << 16) if value & 0x8000 else value)
             self._tick()
 
     def done(self) -> bool:
-        return bool(self.model["done"])
+        return bool(self._done())
 
     def take_logits(self) -> list[int]:
         taken, self._logits = self._logits, []
         return taken
 
 
-def run_job(folder: Path, waves: Path | None, progress: Callable[[int, int, float], None]) -> float:
-    """Runs the job in ``folder`` and leaves its outcome there; returns the seconds that the build
-    took.
+def _mangled(pin: str) -> str:
+    """Verilator's C++ name of a pin: two underscores in a row are reserved, the second is coded."""
+    return pin.replace("__", "___05F")
 
-    ``progress`` is told (images, cycles, wall seconds) after each image. Raises VitruviusError if
-    the build fails, or if waves are asked for (this engine writes none).
-    """
-    if waves is not None:
-        raise VitruviusError("waves: expected engine cocotb, got pyverilator, which writes none")
-    began = time.perf_counter()
-    model = _model((folder / f"{TOP}.v").read_text())
-    build_s = time.perf_counter() - began
+
+def _function(model: pyverilator.PyVerilator, name: str, *arguments: type) -> Callable[..., int]:
+    function = getattr(model.lib, name)
+    function.argtypes = arguments
+    function.restype = ctypes.c_uint32
+    return cast("Callable[..., int]", function)
+
+
+def run_job(design: Path, folder: Path) -> None:
+    """Runs the job in ``folder`` on the accelerator in ``design`` and leaves its outcome there."""
     job = Job.read(folder)
-    manifest = read_manifest(folder)
-    bus = PyVerilatorBus(model)
+    manifest = read_manifest(design)
+    bus = PyVerilatorBus(build((design / f"{TOP}.v").read_text()))
     bus.reset()
-    complete(load_program(bus, folder, manifest))
+    complete(load_program(bus, design, manifest))
     outcome = Outcome(folder, first_cycle=bus.cycles)
     for image in job.images:
         tensors = [tensor for tensor in manifest.tensors if tensor.operator in image.tensors]
         outcome.add(complete(run_image(bus, manifest, image.beats, tensors)), bus.cycles)
-        progress(len(outcome.runs), outcome.cycles, time.perf_counter() - outcome.started)
     outcome.save()
-    return build_s
 
 
-def _model(verilog: str) -> pyverilator.PyVerilator:
+def build(verilog: str) -> pyverilator.PyVerilator:
+    """The model of Verilog text, compiled or found compiled. A process can hold only one.
+
+    Raises VitruviusError if a tool is missing or the build fails.
+    """
     with cached_build("pyverilator", [verilog, verilator_version()]) as (built, scratch):
         if scratch is not None:
             source = scratch / f"{TOP}.v"
             source.write_text(verilog)
             with _tools():
                 try:
-                    pyverilator.PyVerilator.build(
+                    return pyverilator.PyVerilator.build(
                         str(source),
                         build_dir=str(scratch / "objects"),
                         args=["-O3", "--x-assign", "fast", "--x-initial", "fast", "-CFLAGS", "-O2"],
                         cargs="-std=c++17",
-                        gen_only=False,
                         dump_en=False,
-                        quiet=True,
                     )
                 except subprocess.CalledProcessError as error:
-                    lines = (error.stderr or b"").decode(errors="replace").splitlines()
                     raise VitruviusError(
-                        "PyVerilator could not build the accelerator: " + "\n".join(lines[-10:])
+                        f"PyVerilator could not build the accelerator: {error}"
                     ) from None
     return pyverilator.PyVerilator(str(built / "objects" / f"V{TOP}"))
 
@@ -170,6 +185,17 @@ def _tools() -> Iterator[None]:
     with (
         mock.patch.dict(os.environ, toolchain_environment()),
         mock.patch.object(verilator_tools, "verilator_version", lambda: "5.48"),
-        contextlib.redirect_stdout(io.StringIO()),
     ):
         yield
+
+
+def main(arguments: list[str]) -> None:
+    """``DESIGN`` builds the accelerator in that folder; ``DESIGN JOB`` runs a job on it."""
+    if len(arguments) == 1:
+        build((Path(arguments[0]) / f"{TOP}.v").read_text())
+    else:
+        run_job(Path(arguments[0]), Path(arguments[1]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -30,8 +30,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, codes: AttentionCodes) -> Tensor:
     ``q``: [B, N, H*d], ``k``, ``v``: [B, M, H*d], int64 holding int8. Returns [B, N, H*d].
     """
     batch, tokens, features = q.shape
-    split = (codes.heads, features // codes.heads)
-    q, k, v = (x.unflatten(-1, split).transpose(1, 2) for x in (q, k, v))
+    split = (batch, -1, codes.heads, features // codes.heads)
+    q, k, v = (x.reshape(split).transpose(1, 2) for x in (q, k, v))
     scores = requantize(
         matmul(q, k.transpose(-1, -2)), codes.score.multiplier, codes.score.shift, SCORE_BITS
     )

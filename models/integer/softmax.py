@@ -57,8 +57,8 @@ def row_scale(total: Tensor, scale: Dyadic) -> tuple[Tensor, Tensor]:
     """The requantizer setting of one row, ``scale / total``: (multiplier, shift), both int64.
 
     ``total``: the row's sum of weights; ``scale``: ratio of the value scale to the output scale,
-    with its top multiplier bit set. The product of the two 16-bit mantissas is truncated to its upper
-    16 bits.
+    with its top multiplier bit set. The product of the two 16-bit mantissas is truncated to its
+    upper 16 bits.
     """
     r, length = reciprocal(total)
     return (r * scale.multiplier) >> MANTISSA_BITS, length + (scale.shift - 1)
