@@ -28,6 +28,7 @@ from cocotb import __version__ as cocotb_version
 
 from ..errors import VitruviusError
 from .verilator import toolchain_environment, verilator_version
+from .wave_library import WAVE_FOLDER, write_wave_library
 
 __all__ = [
     "BenchError",
@@ -44,6 +45,9 @@ _ARGUMENTS = (
     "--cc", "--exe", "--vpi", "--public-depth", "1", "--prefix", "Vtop", "--timescale", "1ns/1ps",
     "--no-timing", "-Wno-fatal", "-Wno-WIDTH", "-O3", "--x-assign", "fast", "--x-initial", "fast",
     "-CFLAGS", "-O2",
+)  # fmt: skip
+_TRACE_ARGUMENTS = (
+    "--trace-fst", "-CFLAGS", f"-I../{WAVE_FOLDER}", "-LDFLAGS", f"-L../{WAVE_FOLDER}",
 )  # fmt: skip
 _TAIL_LINES = 40
 
@@ -141,7 +145,7 @@ def build_cocotb(verilog: str, top: str, *, trace: bool = False) -> Build:
     VitruviusError
         A tool is missing, or Verilator or the compiler fails; the text ends with the log's tail.
     """
-    arguments = [*_ARGUMENTS, *(["--trace-fst"] if trace else [])]
+    arguments = [*_ARGUMENTS, *(_TRACE_ARGUMENTS if trace else [])]
     environment = toolchain_environment()
     versions = [verilator_version(), cocotb_version, _compiler_version(environment["PATH"])]
     with cached_build("verilator", [verilog, top, *arguments, *versions]) as (folder, scratch):
@@ -161,6 +165,7 @@ def _compile(
 ) -> None:
     began = time.perf_counter()
     (scratch / "top.v").write_text(verilog)
+    write_wave_library(scratch)
     libraries = Path(cocotb_tools.config.libs_dir)
     main = Path(cocotb_tools.config.share_dir) / "lib" / "verilator" / "verilator.cpp"
     objects = scratch / "objects"
@@ -171,6 +176,7 @@ def _compile(
     make = ["make", "-j", str(min(os.cpu_count() or 1, 8)), "-C", str(objects), "-f", "Vtop.mk"]
     _call(make, scratch, environment)
     shutil.rmtree(objects)
+    shutil.rmtree(scratch / WAVE_FOLDER)
     record = {"build_s": time.perf_counter() - began}
     (scratch / "build.json").write_text(json.dumps(record))
 
@@ -215,7 +221,7 @@ def run_cocotb(
         variables that the tests read, added to this process's own.
     result_dir
         made if needed; receives ``simulation.log``, ``results.xml`` and, for a build with
-        ``trace``, the waves. Runs at the same time need different folders.
+        ``trace``, the waves ``dump.fst``. Runs at the same time need different folders.
     test_filter
         regular expression; only tests whose full name (module.test) it finds are run.
     python_path
