@@ -1,0 +1,1 @@
+"""The ``vitruvius`` command: one file per family of verbs."""

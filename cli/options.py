@@ -1,0 +1,102 @@
+"""Arguments and options that several verbs share, so that each means the same everywhere."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+__all__ = [
+    "Calibration",
+    "Engine",
+    "EngineName",
+    "JsonFile",
+    "MachineName",
+    "ModelName",
+    "OutFolder",
+    "Unmapped",
+    "UnmappedPolicy",
+    "Weights",
+]
+
+
+class Unmapped(StrEnum):
+    """What to do with operators that have no rule."""
+
+    ERROR = "error"
+    HOST = "host"
+
+
+class Engine(StrEnum):
+    """What drives the verilated design."""
+
+    COCOTB = "cocotb"
+    PYVERILATOR = "pyverilator"
+
+
+ModelName: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A zoo name (see 'vitruvius models'), or file.py:factory or package.module:factory. "
+        "The factory returns a torch module, or (module, example inputs).",
+        show_default=False,
+    ),
+]
+
+JsonFile: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="Also write the answer as JSON; '-' is standard output.",
+        show_default=False,
+    ),
+]
+
+OutFolder: TypeAlias = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Folder for the files; made if need be.")
+]
+
+MachineName: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--machine", metavar="NAME|FILE", help="small, medium or large, or a machine's TOML file."
+    ),
+]
+
+EngineName: TypeAlias = Annotated[
+    Engine,
+    typer.Option("--engine", help="What drives the simulator: cocotb, or plain Python."),
+]
+
+Weights: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="Safetensors file to load into the module first.",
+        show_default=False,
+    ),
+]
+
+Calibration: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration",
+        metavar="FILE",
+        help="Images to calibrate on: a float array [n, C, H, W] in a .npy file. "
+        "Default: the training images of the model's own data set.",
+        show_default=False,
+    ),
+]
+
+UnmappedPolicy: TypeAlias = Annotated[
+    Unmapped,
+    typer.Option(
+        "--unmapped",
+        help="An operator without a rule is an error, or stays on the host and is listed.",
+    ),
+]

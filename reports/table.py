@@ -1,0 +1,331 @@
+"""Tables for the terminal, one function per question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from .demo import cycle_range, verdict
+from .quantities import count, percent, quantity
+
+if TYPE_CHECKING:
+    from ..hwgen.program import Program
+    from ..models.graph import Graph, Unmapped
+    from ..models.integer_model import IntegerModel
+    from ..models.zoo import ZooModel
+    from ..sim.cosim import CosimReport, Mismatch
+    from ..sim.estimate import Estimate
+    from .demo import DemoReport
+
+__all__ = [
+    "accuracy_lines",
+    "cosim_table",
+    "demo_table",
+    "estimate_table",
+    "files_table",
+    "findings_table",
+    "mismatch_table",
+    "operators_table",
+    "quality_table",
+    "unmapped_table",
+    "usage_table",
+    "zoo_table",
+]
+
+_SHOWN_MISMATCHES = 10
+
+
+def _plain(columns: Sequence[str], *, numbers: Sequence[str] = ()) -> Table:
+    """An empty table in the house's look; the columns named in ``numbers`` are right-aligned."""
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        is_number = column in numbers
+        table.add_column(
+            column, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold"
+        )
+    return table
+
+
+def _titled(title: str, table: Table, *below: str) -> Group:
+    """A table with a line above and lines below, which may be longer than the table is wide."""
+    return Group(Text(title, style="bold"), table, *(Text(line) for line in below))
+
+
+def zoo_table(entries: Sequence[ZooModel]) -> Group:
+    """The models of the zoo."""
+    table = _plain(["name", "input", "weights", "data set", "summary"])
+    for entry in entries:
+        table.add_row(
+            escape(entry.name),
+            _shape(entry.input_shape[1:]),
+            "shipped" if entry.weights is not None else "none",
+            "yes" if entry.dataset is not None else "none",
+            escape(entry.summary),
+        )
+    return _titled("Models of the zoo", table)
+
+
+def operators_table(graph: Graph) -> Group:
+    """Every operator of a graph with what it costs, and the totals.
+
+    Operators that only move or name data (views, selections, constants, inputs and outputs) are
+    counted in a last line instead of listed.
+    """
+    silent = ("View", "Select", "Constant", "Input", "Output")
+    operators = graph.operators()
+    shown = [item for item in operators if item.kind not in silent]
+    table = _plain(
+        ["operator", "kind", "output", "MACs", "parameters", "source"],
+        numbers=["output", "MACs", "parameters"],
+    )
+    for item in shown:
+        table.add_row(
+            escape(item.name),
+            item.kind,
+            _shape(item.output.shape),
+            _count(item.macs),
+            _count(item.params),
+            escape(item.source),
+        )
+    rest = [item for item in operators if item.kind in silent]
+    table.add_row(
+        f"{len(rest)} more",
+        "",
+        "",
+        _count(sum(item.macs for item in rest)),
+        _count(sum(item.params for item in rest)),
+        "views, selections, constants, inputs, outputs",
+    )
+    table.add_section()
+    table.add_row(
+        "total",
+        "",
+        "",
+        count(sum(item.macs for item in operators)),
+        count(sum(item.params for item in operators)),
+        f"{len(graph.regions)} attention regions",
+    )
+    return _titled(f"{graph.name}: {len(operators)} operators", table)
+
+
+def unmapped_table(unmapped: Sequence[Unmapped]) -> Group:
+    """Operators that stay on the host, and why."""
+    table = _plain(["operator", "target", "module", "source", "reason"])
+    for item in unmapped:
+        table.add_row(
+            escape(item.name),
+            escape(item.target),
+            escape(item.path or "the root module"),
+            escape(item.source or "unknown"),
+            escape(item.reason),
+        )
+    return _titled(f"On the host: {len(unmapped)} operators without a rule", table)
+
+
+def quality_table(model: IntegerModel) -> Group:
+    """How well every tensor's codes keep the float values, on the calibration images."""
+    table = _plain(
+        ["layer", "kind", "bits", "scale", "SQNR dB", "clipped %"],
+        numbers=["bits", "scale", "SQNR dB", "clipped %"],
+    )
+    for item in model.quality:
+        table.add_row(
+            escape(item.name),
+            item.kind,
+            str(item.bits),
+            f"{item.scale:.4g}",
+            f"{item.sqnr_db:.1f}",
+            f"{100 * item.clipped:.3f}",
+        )
+    return _titled(f"{model.name}: {len(model.operators)} integer operators", table)
+
+
+def accuracy_lines(images: int, in_float: float, in_integer: float) -> str:
+    """Float and integer accuracy (0 to 1) side by side."""
+    return (
+        f"accuracy on {images} test images: float {in_float:.2%}, integer {in_integer:.2%} "
+        f"({100 * (in_integer - in_float):+.2f} points)"
+    )
+
+
+def usage_table(program: Program) -> Group:
+    """What a program needs of every buffer of its machine."""
+    machine = program.machine
+    table = _plain(["buffer", "used", "of", "unit", "share"], numbers=["used", "of", "share"])
+    for item in program.usage:
+        table.add_row(
+            escape(item.buffer),
+            count(item.used),
+            count(item.capacity),
+            escape(item.unit),
+            percent(item.used / item.capacity, digits=0),
+        )
+    return _titled(
+        f"{program.model.name} on {machine.name}: {machine.rows} x {machine.cols} x "
+        f"{machine.depth} = {machine.multipliers} multipliers, {len(program.steps)} instructions",
+        table,
+    )
+
+
+def files_table(files: Sequence[Path]) -> Group:
+    """Written files with their sizes."""
+    table = _plain(["file", "bytes"], numbers=["bytes"])
+    for path in files:
+        table.add_row(escape(str(path)), count(path.stat().st_size))
+    return _titled("Written", table)
+
+
+def cosim_table(report: CosimReport) -> Group:
+    """A co-simulation: the verdict, cycles, speed, and the steps by kind."""
+    table = _plain(
+        ["kind of step", "steps", "predicted cycles", "RTL cycles"],
+        numbers=["steps", "predicted cycles", "RTL cycles"],
+    )
+    kinds: dict[str, list[int]] = {}
+    for step in report.steps:
+        row = kinds.setdefault(step.kind, [0, 0, 0])
+        row[0] += 1
+        row[1] += step.predicted
+        row[2] += step.measured
+    for kind, (steps, predicted, measured) in sorted(kinds.items(), key=lambda i: (-i[1][2], i[0])):
+        table.add_row(
+            escape(kind),
+            count(steps),
+            count(predicted),
+            count(measured),
+            style="" if predicted == measured else "red",
+        )
+    table.add_section()
+    table.add_row(
+        "one image",
+        count(len(report.steps)),
+        count(report.predicted_cycles[0]),
+        count(report.rtl_cycles[0]),
+    )
+    return _titled(
+        f"{report.model} on {report.machine}: {verdict(report)}",
+        table,
+        (
+            f"{report.images} images with {report.engine}: {report.tensors_compared} tensors "
+            f"compared beside the logits, {quantity(report.cycles_per_s, 'cycles/s')}, "
+            f"build {quantity(report.build_s, 's')}, in all {quantity(report.wall_s, 's')}"
+        ),
+    )
+
+
+def mismatch_table(mismatches: Sequence[Mismatch]) -> Group:
+    """Where the RTL's bits differ from the golden's, the first place of each tensor."""
+    shown = mismatches[:_SHOWN_MISMATCHES]
+    table = _plain(
+        ["image", "tensor", "token", "feature", "golden", "RTL", "elements"],
+        numbers=["image", "token", "feature", "golden", "RTL", "elements"],
+    )
+    for item in shown:
+        table.add_row(
+            str(item.image),
+            escape(item.tensor),
+            str(item.token),
+            str(item.feature),
+            str(item.expected),
+            str(item.got),
+            count(item.differing),
+        )
+    return _titled(f"{len(mismatches)} tensors differ, the first {len(shown)}:", table)
+
+
+def estimate_table(estimate: Estimate) -> Group:
+    """What one image costs on one target, operator by operator, with the assumptions."""
+    numbers = ["cycles", "latency", "energy", "use", "on-chip", "off-chip"]
+    table = _plain(["operator", "kind", *numbers, "bottleneck"], numbers=numbers)
+    for item in estimate.operators:
+        table.add_row(
+            escape(item.name),
+            escape(item.kind),
+            count(item.cycles),
+            quantity(item.latency_s, "s"),
+            quantity(item.energy_j, "J"),
+            percent(item.utilisation, digits=0),
+            quantity(item.on_chip_bytes, "B"),
+            quantity(item.off_chip_bytes, "B"),
+            escape(item.bottleneck),
+        )
+    table.add_section()
+    table.add_row(
+        "one image",
+        "",
+        count(estimate.cycles),
+        quantity(estimate.latency_s, "s"),
+        quantity(estimate.energy_j, "J"),
+        percent(estimate.utilisation, digits=0),
+    )
+    return _titled(
+        f"{estimate.model} on {estimate.target}, machine {estimate.machine} at "
+        f"{quantity(estimate.clock_hz, 'Hz')}",
+        table,
+        *(f"on the host: {name}: {reason}" for name, reason in estimate.unmapped),
+        "assumptions (their sources in full: --json):",
+        *(f"  {item.text} ({item.source.split(':')[0]})" for item in estimate.assumptions),
+    )
+
+
+def demo_table(report: DemoReport) -> Group:
+    """What the demonstration found, one line a figure."""
+    cosim, estimate = report.cosim, report.estimate
+    table = _plain(["", ""])
+    rows = [
+        ("operators", count(sum(row.count for row in report.operators))),
+        ("MACs", count(sum(row.macs for row in report.operators))),
+        ("parameters", count(sum(row.params for row in report.operators))),
+        (
+            "float accuracy",
+            f"{percent(report.float_accuracy, digits=2)} of {report.test_images} test images",
+        ),
+        ("integer accuracy", percent(report.integer_accuracy, digits=2)),
+        ("predicted cycles", cycle_range(cosim.predicted_cycles)),
+        ("RTL cycles", cycle_range(cosim.rtl_cycles)),
+        (
+            "latency",
+            f"{quantity(estimate.latency_s, 's')} at {quantity(estimate.clock_hz, 'Hz')} "
+            f"on {estimate.target}",
+        ),
+        ("energy", f"{quantity(estimate.energy_j, 'J')} per image"),
+        ("utilisation", f"{percent(estimate.utilisation)} of {report.multipliers} multipliers"),
+        (
+            "simulation",
+            f"{quantity(cosim.cycles_per_s, 'cycles/s')} with {cosim.engine}, "
+            f"build {quantity(cosim.build_s, 's')}, in all {quantity(cosim.wall_s, 's')}",
+        ),
+    ]
+    for name, value in rows:
+        table.add_row(name, escape(value))
+    table.show_header = False
+    return _titled(f"{cosim.model} on {cosim.machine}", table, "", report.verdict)
+
+
+def findings_table(findings: Sequence[tuple[str, str, str, str, str]]) -> Group:
+    """Tools as (name, version, place, purpose, remedy); a version of "" is a missing tool."""
+    table = _plain(["", "tool", "version", "for", "where, or how to get it"])
+    for name, version, place, purpose, remedy in findings:
+        table.add_row(
+            "[green]ok[/green]" if version else "[red]missing[/red]",
+            name,
+            escape(version or "-"),
+            escape(purpose),
+            escape(place if version else remedy),
+        )
+    return _titled("Tools", table)
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(str(size) for size in shape)
+
+
+def _count(number: int) -> str:
+    """A count with thousands separators; nothing where it is zero."""
+    return count(number) if number else ""
