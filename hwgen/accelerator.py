@@ -5,7 +5,7 @@ Program.
 from __future__ import annotations
 
 from amaranth.hdl import Array, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .attention_buffer import AttentionBuffer
@@ -18,6 +18,7 @@ from .machine import Machine
 from .norm_engine import NormEngine
 from .operand_feed import OperandFeed
 from .product_engine import ProductEngine
+from .ram import Ram
 from .registers import ADDRESS_BITS, DebugMemory
 from .residual_stream import ResidualStream
 from .sequencer import Sequencer
@@ -131,16 +132,9 @@ class Accelerator(wiring.Component):
             LaneMemory(rows=machine.key_rows, lanes=lanes, depth=depth, straddle=straddle)
             for _ in range(cols)
         ]
-        values = [
-            memory.Memory(shape=unsigned(8 * cols), depth=machine.value_rows, init=[])
-            for _ in range(depth)
-        ]
-        m.submodules.columns = columns = memory.Memory(
-            shape=unsigned(self._column.size), depth=machine.column_words, init=[]
-        )
-        m.submodules.results = results = memory.Memory(
-            shape=unsigned(16 * cols), depth=machine.result_words, init=[]
-        )
+        values = [Ram(width=8 * cols, depth=machine.value_rows) for _ in range(depth)]
+        m.submodules.columns = columns = Ram(width=self._column.size, depth=machine.column_words)
+        m.submodules.results = results = Ram(width=16 * cols, depth=machine.result_words)
 
         # Operands: product engine -> addresses -> feed -> array.
         resting = sequencer.resting
@@ -187,22 +181,21 @@ class Accelerator(wiring.Component):
         ]
 
         # Column buffer: the drain path, LayerNorm and the residual constants read it in turn.
-        column_reader, column_writer = columns.read_port(), columns.write_port()
         m.d.comb += [
-            column_writer.en.eq(loader.enable[Target.COLUMN]),
-            column_writer.addr.eq(loader.address),
-            column_writer.data.eq(loader.word),
-            column_reader.en.eq((i.opcode != Opcode.PRODUCT) | drain.column_enable),
+            columns.write_enable.eq(loader.enable[Target.COLUMN]),
+            columns.write_address.eq(loader.address),
+            columns.write_data.eq(loader.word),
+            columns.read_enable.eq((i.opcode != Opcode.PRODUCT) | drain.column_enable),
         ]
         with m.Switch(i.opcode):
             with m.Case(Opcode.PRODUCT):
-                m.d.comb += column_reader.addr.eq(drain.column_address)
+                m.d.comb += columns.read_address.eq(drain.column_address)
             with m.Case(Opcode.NORM):
-                m.d.comb += column_reader.addr.eq(norm.column_address)
+                m.d.comb += columns.read_address.eq(norm.column_address)
             with m.Default():
-                m.d.comb += column_reader.addr.eq(init.column_address)
+                m.d.comb += columns.read_address.eq(init.column_address)
         for reader in (drain, norm, init):
-            m.d.comb += reader.column.as_value().eq(column_reader.data)
+            m.d.comb += reader.column.as_value().eq(columns.read_data)
 
         # Residual stream: read-modify-write by RESIDUAL, written by INIT, read by NORM.
         wide = drain.wide
@@ -244,13 +237,12 @@ class Accelerator(wiring.Component):
             m.d.comb += getattr(attention.write, name).eq(getattr(wide, name))
 
         # Results.
-        result_reader, result_writer = results.read_port(), results.write_port()
         m.d.comb += [
-            result_writer.en.eq(wide.valid & (i.destination == Destination.RESULT)),
-            result_writer.addr.eq(wide.row),
-            result_writer.data.eq(wide.chunk.as_value()),
-            result_reader.addr.eq(store.row),
-            store.chunk.as_value().eq(result_reader.data),
+            results.write_enable.eq(wide.valid & (i.destination == Destination.RESULT)),
+            results.write_address.eq(wide.row),
+            results.write_data.eq(wide.chunk.as_value()),
+            results.read_address.eq(store.row),
+            store.chunk.as_value().eq(results.read_data),
         ]
 
         # int8 chunks: token buffer (products, LayerNorm, image), keys, values.
@@ -303,13 +295,12 @@ class Accelerator(wiring.Component):
             ]
         for bank, storage in enumerate(values):
             m.submodules[f"values{bank}"] = storage
-            reader, writer = storage.read_port(), storage.write_port()
             m.d.comb += [
-                reader.addr.eq(product.b_word),
-                feed.value_words[bank].as_value().eq(reader.data),
-                writer.en.eq(narrow.valid & to_value & (narrow.bank == bank)),
-                writer.addr.eq(narrow.row),
-                writer.data.eq(narrow.chunk.as_value()),
+                storage.read_address.eq(product.b_word),
+                feed.value_words[bank].as_value().eq(storage.read_data),
+                storage.write_enable.eq(narrow.valid & to_value & (narrow.bank == bank)),
+                storage.write_address.eq(narrow.row),
+                storage.write_data.eq(narrow.chunk.as_value()),
             ]
 
         # Debug window.

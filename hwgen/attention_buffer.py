@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, memory, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .instruction import LAYOUT
 from .lane_memory import LaneAligner, LaneMemory
 from .machine import Machine
+from .ram import Ram
 from .units.softmax import Softmax
 
 __all__ = ["AttentionBuffer"]
@@ -109,16 +110,13 @@ class AttentionBuffer(wiring.Component):
         wiring.connect(m, aligner.write, weights.write)
         m.d.comb += [weights.word.eq(self.word), self.data.eq(weights.data)]
 
-        m.submodules.scales = scales = memory.Memory(
-            shape=unsigned(21), depth=machine.buffers.tokens, init=[]
-        )
-        reader, writer = scales.read_port(), scales.write_port()
+        m.submodules.scales = scales = Ram(width=21, depth=machine.token_slots)
         m.d.comb += [
-            writer.en.eq(softmax.scale_valid),
-            writer.addr.eq(softmax.scale_row),
-            writer.data.eq(Cat(softmax.mantissa, softmax.length)),
-            reader.addr.eq(self.token),
-            self.mantissa.eq(reader.data[:16]),
-            self.length.eq(reader.data[16:]),
+            scales.write_enable.eq(softmax.scale_valid),
+            scales.write_address.eq(softmax.scale_row),
+            scales.write_data.eq(Cat(softmax.mantissa, softmax.length)),
+            scales.read_address.eq(self.token),
+            self.mantissa.eq(scales.read_data[:16]),
+            self.length.eq(scales.read_data[16:]),
         ]
         return m

@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 
 from amaranth.hdl import Array, Module, Mux, Signal, unsigned
-from amaranth.lib import data, memory, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+
+from .ram import Ram
 
 __all__ = ["LaneAligner", "LaneMemory", "LaneWrite"]
 
@@ -111,30 +113,25 @@ class LaneMemory(wiring.Component):
         read = Signal(data.ArrayLayout(unsigned(8), self.lanes))
         if self.straddle:
             for lane in range(self.lanes):
-                bank = memory.Memory(shape=unsigned(8), depth=self.rows, init=[])
-                m.submodules[f"lane{lane}"] = bank
-                reader, writer = bank.read_port(), bank.write_port()
+                m.submodules[f"lane{lane}"] = bank = Ram(width=8, depth=self.rows)
                 next_row = self.write.next_row[lane]
                 m.d.comb += [
-                    reader.addr.eq(row),
-                    reader.en.eq(self.enable),
-                    read[lane].eq(reader.data),
-                    writer.addr.eq(Mux(next_row, self.write.row + 1, self.write.row)),
-                    writer.en.eq(self.write.enable[lane]),
-                    writer.data.eq(self.write.data[lane]),
+                    bank.read_address.eq(row),
+                    bank.read_enable.eq(self.enable),
+                    read[lane].eq(bank.read_data),
+                    bank.write_address.eq(Mux(next_row, self.write.row + 1, self.write.row)),
+                    bank.write_enable.eq(self.write.enable[lane]),
+                    bank.write_data.eq(self.write.data[lane]),
                 ]
         else:
-            m.submodules.bank = bank = memory.Memory(
-                shape=unsigned(8 * self.lanes), depth=self.rows, init=[]
-            )
-            reader, writer = bank.read_port(), bank.write_port(granularity=8)
+            m.submodules.bank = bank = Ram(width=8 * self.lanes, depth=self.rows, lanes=self.lanes)
             m.d.comb += [
-                reader.addr.eq(row),
-                reader.en.eq(self.enable),
-                read.as_value().eq(reader.data),
-                writer.addr.eq(self.write.row),
-                writer.en.eq(self.write.enable),
-                writer.data.eq(self.write.data.as_value()),
+                bank.read_address.eq(row),
+                bank.read_enable.eq(self.enable),
+                read.as_value().eq(bank.read_data),
+                bank.write_address.eq(self.write.row),
+                bank.write_enable.eq(self.write.enable),
+                bank.write_data.eq(self.write.data.as_value()),
             ]
         if self.subword_bits:
             subword = Signal(self.subword_bits)

@@ -32,7 +32,7 @@ class Buffers(BaseModel):
     tokens: int = Field(gt=0, le=1024, description="longest sequence, in tokens")
     features: int = Field(gt=0, le=16384, description="longest reduction, in elements")
     results: int = Field(gt=0, le=65536, description="most logits, in elements")
-    instructions: int = Field(gt=0, le=1024, description="longest program, in instructions")
+    instructions: int = Field(gt=1, le=1024, description="longest program, in instructions")
 
 
 class Machine(BaseModel):
@@ -118,6 +118,11 @@ class Machine(BaseModel):
     @property
     def result_words(self) -> int:
         return max(2, -(-self.buffers.results // self.cols))
+
+    @property
+    def token_slots(self) -> int:
+        """Words of a memory that holds something for each token."""
+        return max(2, self.buffers.tokens)
 
     @property
     def score_tiles(self) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, memory, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .delay import delayed
 from .instruction import LAYOUT, Source
 from .machine import Machine
+from .ram import Ram
 
 __all__ = ["OperandFeed"]
 
@@ -73,20 +74,18 @@ class OperandFeed(wiring.Component):
             byte = Mux(weighted, self.attention_word[lane], self.token_word[lane])
             m.d.comb += fresh[lane].eq(Mux(partial & (i.last_lanes <= lane), 0, byte))
         for slot in range(rows):
-            m.submodules[f"slot{slot}"] = buffer = memory.Memory(
-                shape=unsigned(8 * depth), depth=self.machine.slot_words, init=[]
+            m.submodules[f"slot{slot}"] = buffer = Ram(
+                width=8 * depth, depth=self.machine.slot_words
             )
-            writer = buffer.write_port()
-            reader = buffer.read_port(transparent_for=(writer,))
             mine = Signal(name=f"mine{slot}")
             operand = Signal(data.ArrayLayout(unsigned(8), depth), name=f"operand{slot}")
             m.d.comb += [
                 mine.eq(loaded & (load_slot == slot)),
-                writer.en.eq(mine),
-                writer.addr.eq(word),
-                writer.data.eq(fresh.as_value()),
-                reader.addr.eq(self.word),
-                operand.as_value().eq(Mux(mine, fresh.as_value(), reader.data)),
+                buffer.write_enable.eq(mine),
+                buffer.write_address.eq(word),
+                buffer.write_data.eq(fresh.as_value()),
+                buffer.read_address.eq(self.word),
+                operand.as_value().eq(Mux(mine, fresh.as_value(), buffer.read_data)),
             ]
             for lane in range(depth):
                 sign = operand[lane][7] & ~weighted

@@ -5,11 +5,12 @@ written.
 from __future__ import annotations
 
 from amaranth.hdl import Array, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, memory, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .delay import delayed
 from .machine import Machine
+from .ram import Ram
 from .units.layernorm import RowMoments
 
 __all__ = ["ResidualStream", "moments_layout"]
@@ -59,16 +60,13 @@ class ResidualStream(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         cols = self.machine.cols
-        m.submodules.chunks = chunks = memory.Memory(
-            shape=unsigned(16 * cols), depth=self.machine.residual_rows, init=[]
-        )
-        reader, writer = chunks.read_port(), chunks.write_port()
+        m.submodules.chunks = chunks = Ram(width=16 * cols, depth=self.machine.residual_rows)
         m.d.comb += [
-            reader.addr.eq(self.read_row),
-            self.chunk.as_value().eq(reader.data),
-            writer.en.eq(self.write.valid),
-            writer.addr.eq(self.write.row),
-            writer.data.eq(self.write.chunk.as_value()),
+            chunks.read_address.eq(self.read_row),
+            self.chunk.as_value().eq(chunks.read_data),
+            chunks.write_enable.eq(self.write.valid),
+            chunks.write_address.eq(self.write.row),
+            chunks.write_data.eq(self.write.chunk.as_value()),
         ]
 
         m.submodules.row_moments = row_moments = RowMoments(lanes=cols)
@@ -93,15 +91,14 @@ class ResidualStream(wiring.Component):
         with m.If(valid):
             m.d.sync += sums[slot].eq(following)
 
-        m.submodules.statistics = statistics = memory.Memory(
-            shape=unsigned(moments_layout().size), depth=self.machine.buffers.tokens, init=[]
+        m.submodules.statistics = statistics = Ram(
+            width=moments_layout().size, depth=self.machine.token_slots
         )
-        stat_reader, stat_writer = statistics.read_port(), statistics.write_port()
         m.d.comb += [
-            stat_writer.en.eq(valid & last),
-            stat_writer.addr.eq(token),
-            stat_writer.data.eq(following.as_value()),
-            stat_reader.addr.eq(self.token),
-            self.moments.as_value().eq(stat_reader.data),
+            statistics.write_enable.eq(valid & last),
+            statistics.write_address.eq(token),
+            statistics.write_data.eq(following.as_value()),
+            statistics.read_address.eq(self.token),
+            self.moments.as_value().eq(statistics.read_data),
         ]
         return m

@@ -4,13 +4,14 @@ port.
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, unsigned
-from amaranth.lib import memory, wiring
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .drain_path import tail_cycles
 from .instruction import INSTRUCTION_BITS, LAYOUT, Opcode
 from .machine import Machine
+from .ram import Ram
 from .registers import ADDRESS_BITS, register
 
 __all__ = ["END_CYCLES", "OVERHEAD", "Sequencer"]
@@ -74,19 +75,15 @@ class Sequencer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         depth = self.machine.buffers.instructions
-        m.submodules.program = program = memory.Memory(
-            shape=unsigned(INSTRUCTION_BITS), depth=depth, init=[]
-        )
-        m.submodules.steps = steps = memory.Memory(shape=unsigned(32), depth=depth, init=[])
-        fetch, store = program.read_port(), program.write_port()
-        step_reader, step_writer = steps.read_port(), steps.write_port()
+        m.submodules.program = program = Ram(width=INSTRUCTION_BITS, depth=depth)
+        m.submodules.steps = steps = Ram(width=32, depth=depth)
         pc = Signal(range(depth))
         held = Signal(LAYOUT)
         m.d.comb += [
-            store.en.eq(self.load.enable),
-            store.addr.eq(self.load.address),
-            store.data.eq(self.load.data),
-            fetch.addr.eq(pc),
+            program.write_enable.eq(self.load.enable),
+            program.write_address.eq(self.load.address),
+            program.write_data.eq(self.load.data),
+            program.read_address.eq(pc),
             self.instruction.eq(held),
         ]
 
@@ -145,7 +142,7 @@ class Sequencer(wiring.Component):
                 m.next = "DECODE"
             with m.State("DECODE"):
                 m.d.comb += running.eq(1)
-                m.d.sync += held.eq(fetch.data)
+                m.d.sync += held.eq(program.read_data)
                 m.next = "START"
             with m.State("START"):
                 m.d.comb += [running.eq(1), self.start.eq(1)]
@@ -167,16 +164,16 @@ class Sequencer(wiring.Component):
                         with m.If((break_step != 0) & (pc + 1 == break_step)):
                             m.next = "PAUSED"
         m.d.comb += [
-            step_writer.en.eq(record),
-            step_writer.addr.eq(pc),
-            step_writer.data.eq(step_cycles + 1),
+            steps.write_enable.eq(record),
+            steps.write_address.eq(pc),
+            steps.write_data.eq(step_cycles + 1),
         ]
         with m.If(record):
             m.d.sync += step_cycles.eq(0)
 
         # Register reads: registers and the step memory answer after one cycle.
         m.d.comb += [
-            step_reader.addr.eq(self.address),
+            steps.read_address.eq(self.address),
             self.debug_select.eq(debug[24:]),
             self.debug_word.eq(debug),
             self.debug_slice.eq(self.address),
@@ -184,7 +181,7 @@ class Sequencer(wiring.Component):
         from_steps = Signal()
         answer = Signal(32)
         m.d.sync += from_steps.eq(self.address >= register("STEP_CYCLES"))
-        m.d.comb += self.read_data.eq(Mux(from_steps, step_reader.data, answer))
+        m.d.comb += self.read_data.eq(Mux(from_steps, steps.read_data, answer))
         with m.If(self.address >= register("DEBUG_DATA")):
             m.d.sync += answer.eq(self.debug_data)
         with m.Else(), m.Switch(self.address):

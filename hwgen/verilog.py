@@ -5,6 +5,8 @@ from __future__ import annotations
 from amaranth.back import verilog
 from amaranth.lib import wiring
 
+from .ram import RAM_MODULE, RAM_VERILOG
+
 __all__ = ["to_verilog"]
 
 
@@ -14,4 +16,5 @@ def to_verilog(component: wiring.Component, name: str) -> str:
     Ports are the members of the component's signature, nested ones joined with ``__``, and ``clk``
     and ``rst``. Source locations are left out: they would name this machine's folders.
     """
-    return str(verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True))
+    text = str(verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True))
+    return text + RAM_VERILOG if f"{RAM_MODULE} #(" in text else text

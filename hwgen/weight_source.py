@@ -5,8 +5,10 @@ around.
 from __future__ import annotations
 
 from amaranth.hdl import Module, Mux, Signal, unsigned
-from amaranth.lib import memory, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+
+from .ram import Ram
 
 __all__ = ["START_LATENCY", "WeightSource"]
 
@@ -54,14 +56,11 @@ class WeightSource(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.storage = storage = memory.Memory(
-            shape=unsigned(self.width), depth=self.depth, init=[]
-        )
-        reader, writer = storage.read_port(), storage.write_port()
+        m.submodules.storage = storage = Ram(width=self.width, depth=self.depth)
         m.d.comb += [
-            writer.en.eq(self.load.enable),
-            writer.addr.eq(self.load.address),
-            writer.data.eq(self.load.data),
+            storage.write_enable.eq(self.load.enable),
+            storage.write_address.eq(self.load.address),
+            storage.write_data.eq(self.load.data),
         ]
 
         running = Signal()
@@ -70,9 +69,9 @@ class WeightSource(wiring.Component):
         advance = Signal()
         m.d.comb += [
             advance.eq(running & (~self.words.valid | self.words.ready)),
-            reader.addr.eq(address),
-            reader.en.eq(advance),
-            self.words.payload.eq(reader.data),
+            storage.read_address.eq(address),
+            storage.read_enable.eq(advance),
+            self.words.payload.eq(storage.read_data),
         ]
         with m.If(self.start):
             m.d.sync += [running.eq(1), address.eq(self.base), left.eq(self.count)]
