@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def train_digits(
         raise VitruviusError(f"expected a file to write the weights to, got the folder {out}")
     start = time.perf_counter()
     data = digits()
-    with torch.random.fork_rng(devices=[]):
+    with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = vit_digits()
         _fit(module, data.train_images, data.train_labels, epochs, progress)
@@ -129,6 +130,17 @@ def _fit(
             total += float(loss.detach()) * len(index)
         if progress is not None:
             progress(epoch, epochs, total / len(labels))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread: batches this small gain nothing from two, and sums keep one order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _warped(images: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def test_other_sizes_build_too() -> None:
 def test_training_is_deterministic_leaves_torch_alone_and_learns(tmp_path: Path) -> None:
     losses: list[float] = []
     torch.manual_seed(5)
-    state = torch.get_rng_state()
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
     runs = [
         train_digits(
             tmp_path / name,
@@ -89,6 +89,7 @@ def test_training_is_deterministic_leaves_torch_alone_and_learns(tmp_path: Path)
         for name in ("a.safetensors", "b.safetensors")
     ]
     assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
     assert runs[0].path.read_bytes() == runs[1].path.read_bytes()
     assert losses[0] == losses[1]
     other = train_digits(tmp_path / "c.safetensors", epochs=1, seed=4)
