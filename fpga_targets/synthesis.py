@@ -208,9 +208,11 @@ def _last_error(output: str, log: Path) -> str:
 def _cell_counts(stat: Path) -> dict[str, int]:
     try:
         design = json.loads(stat.read_text(encoding="utf-8"))["design"]
-        return {str(name): int(count) for name, count in design["num_cells_by_type"].items()}
+        counts = {str(name): int(count) for name, count in design["num_cells_by_type"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise VitruviusError(f"yosys left no cell counts in {stat}: {error}") from error
+    counts.pop("$scopeinfo", None)  # where a flattened module was: a note, not hardware
+    return counts
 
 
 def _resources(
@@ -222,6 +224,8 @@ def _resources(
     log: Path,
     command: tuple[str, ...],
 ) -> Resources:
+    # $scopeinfo marks where a flattened module was; it is no hardware.
+    counts = {name: count for name, count in counts.items() if name != "$scopeinfo"}
     unmapped = sorted(name for name in counts if name.startswith("$"))
     if unmapped:
         raise VitruviusError(

@@ -103,6 +103,20 @@ def test_a_file_gives_what_its_text_gives(tmp_path: Path) -> None:
     assert from_file.lut == from_text.lut == 1
 
 
+@pytest.mark.parametrize("name", ["zcu102", "ecp5-85f"])
+def test_a_hierarchy_is_counted_flat(tmp_path: Path, name: str) -> None:
+    source = """
+    module leaf(input a, b, clk, output reg c); always @(posedge clk) c <= a & b; endmodule
+    module top(input a, b, c, clk, output d);
+      wire e;
+      leaf first(a, b, clk, e);
+      leaf second(e, c, clk, d);
+    endmodule
+    """
+    used = synthesize(source, "top", load_device(name), workdir=tmp_path)
+    assert (used.lut, used.ff, used.other) == (2, 2, {})
+
+
 def test_utilisation_shows_what_does_not_fit() -> None:
     used = Resources(
         device="ecp5-85f",
