@@ -53,6 +53,16 @@ def cosim(
             "--waves", metavar="FILE", help="Leave the waves there (FST); slow.", show_default=False
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            help="Simulator processes that share the images; default: one per processor.",
+            show_default=False,
+        ),
+    ] = None,
     weights: Weights = None,
     calibration: Calibration = None,
     json: JsonFile = None,
@@ -87,6 +97,7 @@ def cosim(
             engine=engine.value,
             tensors=tensors.value,
             waves=waves,
+            workers=workers,
             progress=progress,
         )
     console = output.console
@@ -111,6 +122,7 @@ def cosim_record(report: CosimReport) -> dict[str, object]:
         "cycles_per_s": report.cycles_per_s,
         "build_s": report.build_s,
         "wall_s": report.wall_s,
+        "workers": report.workers,
         "tensors_compared": report.tensors_compared,
         "steps": [
             {

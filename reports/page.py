@@ -47,7 +47,7 @@ def demo_page(report: DemoReport) -> str:
     environment.filters.update(count=count, percent=percent, quantity=_unbroken)
     cosim = report.cosim
     groups = _groups(cosim.steps)
-    return environment.from_string(template).render(
+    page = environment.from_string(template).render(
         report=report,
         estimate=report.estimate,
         cosim=cosim,
@@ -62,6 +62,7 @@ def demo_page(report: DemoReport) -> str:
         kinds=_kinds(cosim.steps),
         samples=[(sample, _logits(sample)) for sample in report.samples],
     )
+    return page.lstrip() + "\n"
 
 
 def _unbroken(value: float, unit: str) -> str:

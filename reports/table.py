@@ -213,7 +213,8 @@ def cosim_table(report: CosimReport) -> Group:
         table,
         (
             f"{report.images} images with {report.engine}: {report.tensors_compared} tensors "
-            f"compared beside the logits, {quantity(report.cycles_per_s, 'cycles/s')}, "
+            f"compared beside the logits, {quantity(report.cycles_per_s, 'cycles/s')} in "
+            f"{_some(report.workers, 'process', 'processes')}, "
             f"build {quantity(report.build_s, 's')}, in all {quantity(report.wall_s, 's')}"
         ),
     )
@@ -320,6 +321,10 @@ def findings_table(findings: Sequence[tuple[str, str, str, str, str]]) -> Group:
             escape(place if version else remedy),
         )
     return _titled("Tools", table)
+
+
+def _some(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -1,0 +1,310 @@
+"""What a user can get wrong: one sentence that says what was expected, what came and where."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vitruvius.hwgen.machine import load_machine, machine_names
+from vitruvius.models.datasets import digits
+from vitruvius.models.zoo.vit_digits import vit_digits
+
+Refused = Callable[..., str]
+
+MODELS = """
+import torch
+
+class Branches(torch.nn.Module):
+    def forward(self, x):
+        if x.sum() > 0:
+            return x + 1
+        return x - 1
+
+class Strange(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = Inner()
+        self.second = torch.nn.Linear(4, 4)
+
+    def forward(self, x):
+        return torch.erfinv(self.second(self.first(x)))
+
+class Inner(torch.nn.Module):
+    def forward(self, x):
+        return torch.cumsum(x, dim=1)
+
+class Plain(torch.nn.Module):
+    def __init__(self, value=1.0):
+        super().__init__()
+        self.fc = torch.nn.Linear(4, 4)
+        torch.nn.init.constant_(self.fc.weight, value)
+
+    def forward(self, x):
+        return self.fc(x)
+
+def branches():
+    return Branches(), torch.ones(1, 4)
+
+def strange():
+    return Strange(), torch.zeros(1, 4)
+
+def poisoned():
+    return Plain(float("nan")), torch.zeros(1, 4)
+
+def bare():
+    return Plain()
+
+def number():
+    return 7
+
+def image():
+    return torch.nn.Conv2d(1, 4, 2), torch.zeros(1, 1, 8, 8)
+"""
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> str:
+    path = tmp_path / "mine.py"
+    path.write_text(MODELS)
+    return str(path)
+
+
+def machine_file(folder: Path, old: str, new: str) -> Path:
+    """The shipped small machine with one line changed."""
+    shipped = Path(load_machine.__code__.co_filename).parent / "machines" / "small.toml"
+    text = shipped.read_text()
+    assert len(re.findall(old, text, re.MULTILINE)) == 1
+    path = folder / "mine.toml"
+    path.write_text(re.sub(old, new, text, flags=re.MULTILINE))
+    return path
+
+
+# 1: unknown names
+
+
+@pytest.mark.parametrize("verb", ["trace", "quantize", "generate", "estimate", "cosim"])
+def test_unknown_model(verb: str, refused: Refused) -> None:
+    text = refused(verb, "vit_digit")
+    assert text.startswith("unknown model 'vit_digit', did you mean 'vit_digits'?")
+
+
+@pytest.mark.parametrize("verb", ["generate", "estimate", "cosim"])
+def test_unknown_machine(verb: str, refused: Refused) -> None:
+    text = refused(verb, "vit_digits", "--machine", "smal")
+    assert "unknown machine 'smal'" in text
+    assert "did you mean 'small'" in text
+    assert all(name in text for name in machine_names())
+
+
+def test_unknown_target(refused: Refused) -> None:
+    text = refused("estimate", "vit_digits", "--on", "fpga:zcu10")
+    assert "unknown target 'fpga:zcu10'" in text
+    assert "'fpga:zcu102'" in text
+    assert "fpga:kv260" in refused("demo", "--on", "gpu:h200")
+
+
+def test_a_missing_or_empty_factory(models: str, refused: Refused) -> None:
+    assert "has no factory 'branch', did you mean 'branches'" in refused(
+        "trace", f"{models}:branch"
+    )
+    assert "found none at" in refused("trace", "nowhere.py:net")
+    assert "without a factory" in refused("trace", models)
+    assert "to return a torch.nn.Module" in refused("trace", f"{models}:number")
+    assert "return module, torch.zeros" in refused("trace", f"{models}:bare")
+
+
+# 2: a module that does not export
+
+
+def test_a_module_that_does_not_export(models: str, refused: Refused) -> None:
+    text = refused("trace", f"{models}:branches")
+    assert "mine.py:6" in text
+    assert "data-dependent" in text.lower()
+    assert len(text.splitlines()) == 1
+
+
+# 3: operators without a rule
+
+
+def test_operators_without_a_rule_are_all_listed(models: str, refused: Refused) -> None:
+    text = refused("trace", f"{models}:strange")
+    first, *rows = text.splitlines()
+    assert "2 operators have no rewrite rule" in first
+    assert any("cumsum" in row and "first" in row and "mine.py:21" in row for row in rows)
+    assert any("erfinv" in row and "root" in row and "mine.py:17" in row for row in rows)
+
+
+# 4: machines
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "texts"),
+    [
+        (r"^rows = 4$", "rows = 0", ["rows", "greater than 0", "got 0"]),
+        (r"^cols = 4$", "cols = 2.5", ["cols", "valid integer", "got 2.5"]),
+        (r"^depth = 4$", "", ["depth", "required"]),
+        (r"^depth = 4$", "depth = 4\nlanes = 9", ["lanes", "not permitted"]),
+        (r"^rows = 4$", "rows = ", ["not readable as TOML"]),
+    ],
+)
+def test_a_machine_out_of_range(
+    old: str, new: str, texts: list[str], refused: Refused, tmp_path: Path
+) -> None:
+    path = machine_file(tmp_path, old, new)
+    text = refused("generate", "vit_digits", "--machine", path, "--out", tmp_path / "out")
+    assert str(path) in text
+    assert all(part in text for part in texts), text
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_buffer_too_small_says_how_much_is_needed(
+    refused: Refused, quantized_file: Path, tmp_path: Path
+) -> None:
+    path = machine_file(tmp_path, r"^weight = 256$", "weight = 128")
+    text = refused("generate", quantized_file, "--machine", path, "--out", tmp_path / "out")
+    dim, hidden, depth, classes = 64, 256, 4, 12  # ten classes are three columns of four
+    weights = depth * (4 * dim * dim + 2 * dim * hidden) + 4 * dim + classes * dim
+    assert f"buffers.weight needs {weights} bytes, has {128 * 1024}" in text
+    assert not (tmp_path / "out").exists()
+
+
+# 5 and 6: weights
+
+
+def test_weights_of_another_shape(refused: Refused, tmp_path: Path) -> None:
+    state = {name: tensor.clone() for name, tensor in vit_digits().state_dict().items()}
+    state["head.weight"] = torch.zeros(10, 32)
+    save_file(state, tmp_path / "w.safetensors")
+    text = refused("trace", "vit_digits", "--weights", tmp_path / "w.safetensors")
+    assert "head.weight expected shape [10, 64], got [10, 32]" in text
+
+
+@pytest.mark.parametrize("size", [0, 4, 100, -1])
+def test_a_truncated_weight_file(size: int, refused: Refused, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file(vit_digits().state_dict(), path)
+    path.write_bytes(path.read_bytes()[:size])
+    text = refused("trace", "vit_digits", "--weights", path)
+    assert f"{path} is not a complete safetensors file" in text
+
+
+@pytest.mark.parametrize("verb", ["generate", "cosim", "estimate"])
+def test_a_truncated_or_foreign_integer_model(
+    verb: str, refused: Refused, quantized_file: Path, tmp_path: Path
+) -> None:
+    short = tmp_path / "short.safetensors"
+    short.write_bytes(quantized_file.read_bytes()[:-100])
+    assert "is not a complete safetensors file" in refused(verb, short)
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"a": torch.zeros(2)}, foreign)
+    assert "expected an integer model" in refused(verb, foreign)
+    text = tmp_path / "text.safetensors"
+    text.write_text("not weights at all, but long enough to look like a header")
+    assert "is not a complete safetensors file" in refused(verb, text)
+    assert "found none at" in refused(verb, tmp_path / "missing.safetensors")
+
+
+# 7: NaN
+
+
+def test_nan_in_weights(models: str, refused: Refused, tmp_path: Path) -> None:
+    assert "parameter fc.weight holds NaN" in refused("quantize", f"{models}:poisoned")
+    state = {name: tensor.clone() for name, tensor in vit_digits().state_dict().items()}
+    state["norm.bias"][3] = float("nan")
+    save_file(state, tmp_path / "w.safetensors")
+    text = refused("quantize", "vit_digits", "--weights", tmp_path / "w.safetensors")
+    assert "norm.bias" in text
+    assert "NaN" in text
+
+
+def test_calibration_images(models: str, refused: Refused, tmp_path: Path) -> None:
+    path = tmp_path / "images.npy"
+    images = digits().train_images[:8].numpy().copy()
+    images[2, 0, 3, 3] = np.nan
+    images[5, 0, 1, 1] = np.inf
+    np.save(path, images)
+    text = refused("quantize", "vit_digits", "--calibration", path)
+    assert f"{path}: expected finite values, got 2 NaN or infinite of 512" in text
+    np.save(path, np.zeros((4, 3, 8, 8), np.float32))
+    text = refused("quantize", "vit_digits", "--calibration", path)
+    assert "expected [n, 1, 8, 8], got [4, 3, 8, 8]" in text
+    np.save(path, np.zeros((4, 64), np.int64))
+    assert "got int64 [4, 64]" in refused("quantize", "vit_digits", "--calibration", path)
+    np.save(path, np.zeros((0, 1, 8, 8), np.float32))
+    assert "at least one image" in refused("quantize", "vit_digits", "--calibration", path)
+    path.write_text("no array")
+    assert "is not a .npy file" in refused("quantize", "vit_digits", "--calibration", path)
+    path.unlink()
+    assert "found none at" in refused("quantize", "vit_digits", "--calibration", path)
+    assert "no data set to calibrate on" in refused("quantize", f"{models}:image")
+
+
+# 8: output paths
+
+
+@pytest.mark.parametrize("verb", [["generate", "vit_digits"], ["demo"]])
+def test_an_output_folder_that_is_a_file(verb: list[str], refused: Refused, tmp_path: Path) -> None:
+    path = tmp_path / "taken"
+    path.write_text("precious")
+    assert f"expected a folder to write to, got the file {path}" in refused(*verb, "--out", path)
+    assert f"{path} is a file, not a folder" in refused(*verb, "--out", path / "below")
+    assert path.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_output_file_that_is_a_folder(refused: Refused, tmp_path: Path) -> None:
+    folder = tmp_path / "m.safetensors"
+    folder.mkdir()
+    assert f"got the folder {folder}" in refused("quantize", "vit_digits", "--out", folder)
+    assert f"got the folder {folder}" in refused("train", "digits", "--out", folder)
+    assert f"got the folder {folder}" in refused("trace", "vit_digits", "--json", folder)
+    assert "ends in .safetensors" in refused("quantize", "vit_digits", "--out", tmp_path / "m.pt")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_without_permission(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may write anywhere, so the answer of the system is put in its place."""
+    monkeypatch.setattr("vitruvius.reports.writing.os.access", lambda *_: False)
+    text = refused("generate", "vit_digits", "--out", tmp_path / "new")
+    assert text == f"cannot write {tmp_path / 'new'}: no permission to write in {tmp_path}"
+    assert list(tmp_path.iterdir()) == []
+
+
+# 9: a missing compiler
+
+
+def test_a_missing_compiler(
+    refused: Refused, quantized_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only g++ is taken away."""
+    for name in ("make", "perl"):
+        found = shutil.which(name)
+        assert found is not None
+        (tmp_path / name).symlink_to(found)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    text = refused("cosim", quantized_file)
+    assert "g++ (apt-get install g++)" in text
+    assert "make" not in text.replace("cmake", "")
+    assert "g++ (apt-get install g++)" in refused("demo", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# 10: numbers of images
+
+
+def test_a_number_of_images_out_of_range(refused: Refused, quantized_file: Path) -> None:
+    assert "at most 360 images" in refused("cosim", quantized_file, "--images", "361")
+    assert "at least 1, got 0" in refused("cosim", quantized_file, "--images", "0")
+    assert "--weights does not go with" in refused(
+        "cosim", quantized_file, "--weights", quantized_file
+    )
+    assert "is quantized already" in refused("quantize", quantized_file)
