@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _QUANTIZED_SUFFIX = ".safetensors"
+_NPY = b"\x93NUMPY"
 
 
 @dataclass(frozen=True)
@@ -71,26 +72,29 @@ def load_images(path: Path) -> Tensor:
 
     if not path.is_file():
         raise VitruviusError(f"expected a .npy file of images, found none at {path}")
+    with path.open("rb") as file:
+        if file.read(len(_NPY)) != _NPY:
+            raise VitruviusError(f"{path} is not a .npy file")
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise VitruviusError(f"{path} is not a .npy file of numbers: {reason}") from error
-    if not isinstance(array, np.ndarray) or array.ndim != 4 or array.dtype.kind != "f":
-        got = (
-            f"{array.dtype} {list(array.shape)}"
-            if isinstance(array, np.ndarray)
-            else "an archive of arrays"
+        raise VitruviusError(f"{path} is not a complete .npy file: {reason}") from error
+    if array.ndim != 4 or array.dtype.kind != "f":
+        raise VitruviusError(
+            f"{path}: expected floating-point images [n, C, H, W], "
+            f"got {array.dtype} {list(array.shape)}"
         )
-        raise VitruviusError(f"{path}: expected floating-point images [n, C, H, W], got {got}")
     if array.size == 0:
         raise VitruviusError(f"{path}: expected at least one image, got {list(array.shape)}")
-    bad = int((~np.isfinite(array)).sum())
+    with np.errstate(over="ignore"):
+        images = array.astype(np.float32)
+    bad = int((~np.isfinite(images)).sum())
     if bad:
         raise VitruviusError(
             f"{path}: expected finite values, got {bad} NaN or infinite of {array.size}"
         )
-    return torch.from_numpy(array.astype(np.float32))
+    return torch.from_numpy(images)
 
 
 def quantized(model: str, *, weights: Path | None, calibration: Path | None) -> Quantized:

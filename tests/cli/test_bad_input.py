@@ -239,8 +239,12 @@ def test_calibration_images(models: str, refused: Refused, tmp_path: Path) -> No
     assert "got int64 [4, 64]" in refused("quantize", "vit_digits", "--calibration", path)
     np.save(path, np.zeros((0, 1, 8, 8), np.float32))
     assert "at least one image" in refused("quantize", "vit_digits", "--calibration", path)
+    np.save(path, np.full((1, 1, 8, 8), 1e39))  # more than a float32 holds
+    assert "got 64 NaN or infinite" in refused("quantize", "vit_digits", "--calibration", path)
+    path.write_bytes(path.read_bytes()[:-8])
+    assert "is not a complete .npy file" in refused("quantize", "vit_digits", "--calibration", path)
     path.write_text("no array")
-    assert "is not a .npy file" in refused("quantize", "vit_digits", "--calibration", path)
+    assert f"{path} is not a .npy file" in refused("quantize", "vit_digits", "--calibration", path)
     path.unlink()
     assert "found none at" in refused("quantize", "vit_digits", "--calibration", path)
     assert "no data set to calibrate on" in refused("quantize", f"{models}:image")
