@@ -1,0 +1,87 @@
+"""Machine files: the shipped ones, and every way to get one wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from vitruvius.errors import VitruviusError
+from vitruvius.hwgen.machine import load_machine, machine_names
+
+GOOD = """
+name = "mine"
+rows = 2
+cols = 3
+depth = 4
+clock_hz = 100e6
+[buffers]
+token = 4
+key = 1
+value = 1
+attention = 1
+residual = 2
+weight = 8
+column = 4
+tokens = 16
+features = 64
+results = 16
+instructions = 64
+"""
+
+
+def test_shipped_machines_have_the_promised_multipliers():
+    assert machine_names() == ["large", "medium", "small"]
+    sizes = {name: load_machine(name).multipliers for name in machine_names()}
+    assert sizes == {"small": 64, "medium": 256, "large": 1024}
+
+
+def test_a_file_gives_a_machine(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD)
+    machine = load_machine(str(path))
+    assert (machine.rows, machine.cols, machine.depth) == (2, 3, 4)
+    assert machine.digest == load_machine(str(path)).digest
+    path.write_text(GOOD.replace("rows = 2", "rows = 3"))
+    assert machine.digest != load_machine(str(path)).digest
+
+
+@pytest.mark.parametrize(
+    ("cols", "depth", "lanes"), [(4, 4, 4), (5, 7, 7), (6, 4, 8), (17, 4, 32), (1, 9, 9)]
+)
+def test_a_buffer_row_holds_a_chunk_and_whole_words(tmp_path, cols, depth, lanes):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        GOOD.replace("cols = 3", f"cols = {cols}").replace("depth = 4", f"depth = {depth}")
+    )
+    machine = load_machine(str(path))
+    assert machine.lanes == lanes
+    assert machine.lanes >= cols
+    assert machine.lanes % depth == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("rows = 2", "rows = 0", "rows: input should be greater than 0, got 0"),
+        ("cols = 3", "cols = 2.5", "cols: input should be a valid integer, got 2.5"),
+        ("depth = 4", 'depth = "4"', "depth: input should be a valid integer, got '4'"),
+        ("key = 1", "key = -1", "buffers.key: input should be greater than 0, got -1"),
+        ("rows = 2", "row = 2", "rows: field required"),
+        ("rows = 2", "row = 2", "row: extra inputs are not permitted, got 2"),
+        ("clock_hz = 100e6", "clock_hz = 0.0", "clock_hz: input should be greater than 0"),
+        ("rows = 2", "rows = = 2", "not readable as TOML"),
+    ],
+)
+def test_a_wrong_field_is_named(tmp_path, old, new, message):
+    path = tmp_path / "bad.toml"
+    path.write_text(GOOD.replace(old, new))
+    with pytest.raises(VitruviusError) as caught:
+        load_machine(str(path))
+    assert message in str(caught.value)
+    assert "bad.toml" in str(caught.value)
+
+
+def test_unknown_machines(tmp_path):
+    with pytest.raises(VitruviusError, match=r"unknown machine 'smal'.*did you mean 'small'"):
+        load_machine("smal")
+    with pytest.raises(VitruviusError, match="no such file"):
+        load_machine(str(tmp_path / "none.toml"))
