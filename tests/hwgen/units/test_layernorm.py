@@ -77,17 +77,23 @@ def test_scale_equals_the_golden_in_the_stated_cycles(play_streams, rng):
             assert taken[index] == given[index - 1][0] + 1
 
 
+def affine(rng, shift):
+    """Gain and offset of one value: mostly such that 8 bits hold the result, sometimes extreme."""
+    if rng.random() < 0.2:
+        return rng.choice([-32768, 32767]), rng.choice([-(1 << 31), (1 << 31) - 1, 0])
+    reach = 1 << min(15, max(1, shift - 4))
+    far = 1 << min(31, shift + 6)
+    return rng.randint(-reach, reach - 1), rng.randint(-far, far - 1)
+
+
 def test_lane_equals_the_golden(play, rng):
     ports = ("x", "width", "total", "mantissa", "shift", "gain", "offset", "affine_shift")
     inputs = {name: [] for name in ports}
     expected = []
-    for width in (1, 2, 3, 64, 1024):
+    for width in (1, 2, 3, 64, 64, 64, 200, 200, 1024):
         for row in example_rows(rng, width):
             shift, epsilon = rng.randint(0, 31), rng.choice([1, 900, 1 << 40])
-            gain = [rng.choice([-32768, 32767, rng.randint(-32768, 32767)]) for _ in row]
-            # An offset of the size of z * gain, so that the sum is not always saturated.
-            offset = [rng.randint(-(1 << bits), (1 << bits) - 1) for bits in [rng.randint(1, 31)]
-                      for _ in row]  # fmt: skip
+            gain, offset = map(list, zip(*(affine(rng, shift) for _ in row), strict=True))
             x = torch.tensor(row)
             codes = LayerNormCodes(torch.tensor(gain), torch.tensor(offset), shift, epsilon)
             expected += layernorm(x, codes).tolist()
@@ -100,7 +106,7 @@ def test_lane_equals_the_golden(play, rng):
                     inputs[name].append(item)
     result = play(NormLane(), inputs, {"result": -8}, extra=NormLane.LATENCY)["result"]
     assert result[NormLane.LATENCY :] == expected
-    assert len(set(expected)) > 200  # not only saturated values
+    assert len(set(expected)) > 150  # not only saturated values; at least 217 in 400 seeds
 
 
 def affine_writes(gain, offset, lanes):
