@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/utilisation.py
 
-Cycles are the cycle simulator's, which the RTL's counters equal (docs/validation.md). The ideal does
-one useful product per multiplier and cycle.
+Cycles are the cycle simulator's, which the RTL's counters equal (docs/validation.md). The ideal
+does one useful product per multiplier and cycle.
 """
 
 from __future__ import annotations

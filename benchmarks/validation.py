@@ -48,8 +48,8 @@ def main() -> None:
         "",
         "## Numbers",
         "",
-        f"`vit_digits` on {len(data.test_labels)} test digits that neither training nor calibration "
-        "saw:",
+        f"`vit_digits` on {len(data.test_labels)} test digits that training and calibration "
+        "did not see:",
         "",
         "| | accuracy |",
         "| --- | --- |",
@@ -58,9 +58,9 @@ def main() -> None:
         "",
         "## Bits and cycles",
         "",
-        f"{IMAGES} test digits through the generated Verilog in Verilator. Bit-exact: every logit and",
-        "the residual stream at every block boundary equal the integer golden. Predicted: `sim.cycle`.",
-        "Measured: the CYCLES register. Ideal: useful products over multipliers.",
+        f"{IMAGES} test digits through the generated Verilog in Verilator. Bit-exact: every logit",
+        "and the residual stream at every block boundary equal the integer golden. Predicted:",
+        "`sim.cycle`. Measured: the CYCLES register. Ideal: useful products over multipliers.",
         "",
         "| machine | rows x cols x depth | bit-exact | predicted | measured | error "
         "| ideal / measured |",
