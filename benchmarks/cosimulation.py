@@ -27,7 +27,7 @@ from vitruvius.sim.cycle import simulate
 def main(images: int) -> None:
     workload = resolve_model("vit_digits")
     graph = trace(workload.module, workload.example_inputs, name=workload.name)
-    model = quantize(graph, workload.dataset.train_images[:256])
+    model = quantize(graph, workload.dataset.calibration_images)
     table = Table("machine", "engine", "processes", "build", "cycles/s", "s/image", "simulator")
     for name in ("small", "medium"):
         program = compile_model(model, load_machine(name))

@@ -25,7 +25,7 @@ from vitruvius.sim.cycle import simulate
 def main() -> None:
     workload = resolve_model("vit_digits")
     graph = trace(workload.module, workload.example_inputs, name=workload.name)
-    model = quantize(graph, workload.dataset.train_images[:256])
+    model = quantize(graph, workload.dataset.calibration_images)
     table = Table("machine", "multipliers", "cycles", "ideal", "ratio", "simulated in", "by kind")
     for name in sorted(machine_names(), key=lambda name: load_machine(name).multipliers):
         machine = load_machine(name)

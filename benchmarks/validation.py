@@ -33,7 +33,7 @@ def main() -> None:
     workload = resolve_model("vit_digits")
     data = workload.dataset
     graph = trace(workload.module, workload.example_inputs, name=workload.name)
-    model = quantize(graph, data.train_images[:256])
+    model = quantize(graph, data.calibration_images)
     reports = []
     for machine in machines():
         program = compile_model(model, machine)

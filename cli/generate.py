@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from ..reports.writing import check_folder
 from .options import Calibration, JsonFile, MachineName, ModelName, OutFolder, Weights
@@ -17,6 +20,16 @@ def generate(
     out: OutFolder = Path("out/generate"),
     weights: Weights = None,
     calibration: Calibration = None,
+    resources: Annotated[
+        str | None,
+        typer.Option(
+            "--resources",
+            metavar="fpga:TARGET",
+            help="Synthesise the Verilog with Yosys and count what it takes of this device "
+            "(minutes; the log stays in the folder).",
+            show_default=False,
+        ),
+    ] = None,
     json: JsonFile = None,
 ) -> None:
     """Write the accelerator of a machine, and the model as its program.
@@ -26,16 +39,19 @@ def generate(
     file that quantize wrote. The Verilog depends on the machine only, the images on both; the same
     input gives the same bytes.
 
-    Example: vitruvius generate vit_digits --machine small --out out/small
+    Example: vitruvius generate vit_digits --machine small --out out/small --resources fpga:zcu102
     """
     output = Output(json)
     check_folder(out)
+    from ..fpga_targets.device import load_target
     from ..hwgen.compiler import compile_model
+    from ..hwgen.generate import TOP
     from ..hwgen.generate import generate as write
     from ..hwgen.machine import load_machine
-    from ..reports.table import files_table, usage_table
+    from ..reports.table import files_table, resources_table, usage_table
     from .workload import quantized
 
+    device = load_target(resources) if resources is not None else None
     parameters = load_machine(machine)
     source = quantized(model, weights=weights, calibration=calibration)
     program = compile_model(source.model, parameters)
@@ -43,6 +59,20 @@ def generate(
     console = output.console
     console.print(usage_table(program))
     console.print(files_table(files))
+    taken = None
+    if device is not None:
+        from ..fpga_targets.synthesis import synthesize, utilisation
+
+        output.progress.print(f"synthesising for {device.name} …", highlight=False)
+        found = synthesize(out / f"{TOP}.v", TOP, device, workdir=out / "synthesis")
+        shares = utilisation(found, device)
+        console.print(resources_table(found, device, shares))
+        taken = {
+            "target": device.target,
+            **{kind: getattr(found, kind) for kind in ("lut", "ff", "dsp", "bram", "uram")},
+            "utilisation": shares,
+            "wall_s": found.wall_s,
+        }
     output.write_json(
         {
             "model": source.model.name,
@@ -61,5 +91,6 @@ def generate(
                 }
                 for usage in program.usage
             ],
+            "resources": taken,
         }
     )

@@ -111,7 +111,7 @@ def quantized(model: str, *, weights: Path | None, calibration: Path | None) -> 
     workload = load_workload(model, weights)
     images = given
     if images is None and workload.dataset is not None:
-        images = workload.dataset.train_images
+        images = workload.dataset.calibration_images
     if images is None:
         raise VitruviusError(
             f"{model} has no data set to calibrate on: give images with --calibration FILE.npy, "

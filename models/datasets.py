@@ -13,6 +13,7 @@ __all__ = ["DIGITS_TEST_IMAGES", "Dataset", "digits"]
 
 DIGITS_TEST_IMAGES = 360
 _DIGITS_SPLIT_SEED = 0
+_CALIBRATION_IMAGES = 256
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Dataset:
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
+
+    @property
+    def calibration_images(self) -> Tensor:
+        """The first 256 training images [256, C, H, W]: what quantization is calibrated on."""
+        return self.train_images[:_CALIBRATION_IMAGES]
 
 
 def digits() -> Dataset:

@@ -305,7 +305,8 @@ class Raiser:
             return label
         if "weight" in weights and weights["weight"].parameter:
             key = weights["weight"].key.removesuffix(".folded")
-            return re.sub(r"[._]weight$", "", key)
+            # a weight of the root module itself has no module name to give
+            return kind.lower() if key == "weight" else re.sub(r"[._]weight$", "", key)
         if self._owner.lower() == kind.lower() and self._path:
             return self._path
         label = label or kind.lower()

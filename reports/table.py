@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ from .demo import cycle_range, verdict
 from .quantities import count, percent, quantity
 
 if TYPE_CHECKING:
+    from ..fpga_targets.device import Device
+    from ..fpga_targets.synthesis import Resources
     from ..hwgen.program import Program
     from ..models.graph import Graph, Unmapped
     from ..models.integer_model import IntegerModel
@@ -33,6 +35,7 @@ __all__ = [
     "mismatch_table",
     "operators_table",
     "quality_table",
+    "resources_table",
     "unmapped_table",
     "usage_table",
     "zoo_table",
@@ -179,6 +182,20 @@ def files_table(files: Sequence[Path]) -> Group:
     for path in files:
         table.add_row(escape(str(path)), count(path.stat().st_size))
     return _titled("Written", table)
+
+
+def resources_table(resources: Resources, device: Device, shares: Mapping[str, float]) -> Group:
+    """What a design takes of a device, as Yosys counts it before packing."""
+    table = _plain(["resource", "used", "of", "share"], numbers=["used", "of", "share"])
+    for kind, share in shares.items():
+        label = device.dsp_kind if kind == "dsp" else kind.upper()
+        table.add_row(
+            escape(label),
+            f"{getattr(resources, kind):,g}",
+            count(getattr(device, kind)),
+            percent(share, digits=1),
+        )
+    return _titled(f"{resources.top} on {device.name}, synthesised by Yosys, not placed", table)
 
 
 def cosim_table(report: CosimReport) -> Group:

@@ -12,9 +12,8 @@ from vitruvius.models.trace import trace
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each xdist worker one torch thread; several would compete for the same cores."""
-    if hasattr(config, "workerinput"):
-        torch.set_num_threads(1)
+    """One torch thread each: several would compete for the cores of the other workers."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -38,4 +37,4 @@ def digits_graph(digits_workload):
 @pytest.fixture(scope="session")
 def digits_model(digits_graph, digit_images):
     """The integer vit_digits, calibrated on training images."""
-    return quantize(digits_graph, digit_images.train_images[:256])
+    return quantize(digits_graph, digit_images.calibration_images)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-from ..datasets import Dataset, digits
-from .vit_digits import vit_digits
+    from ..datasets import Dataset
 
 __all__ = ["ZOO", "ZooModel"]
 
@@ -34,7 +34,22 @@ class ZooModel:
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Inputs of the right shape, zeros, float32."""
+        import torch
+
         return (torch.zeros(self.input_shape),)
+
+
+# The zoo can be listed without torch: each function imports what it needs.
+def _vit_digits() -> nn.Module:
+    from .vit_digits import vit_digits
+
+    return vit_digits()
+
+
+def _digits() -> Dataset:
+    from ..datasets import digits
+
+    return digits()
 
 
 ZOO: dict[str, ZooModel] = {
@@ -43,10 +58,10 @@ ZOO: dict[str, ZooModel] = {
         ZooModel(
             name="vit_digits",
             summary="8x8 grey digits, patch 2, dim 64, 4 heads, 4 blocks; trained, weights shipped",
-            build=vit_digits,
+            build=_vit_digits,
             input_shape=(1, 1, 8, 8),
             weights=_WEIGHTS / "vit_digits.safetensors",
-            dataset=digits,
+            dataset=_digits,
         ),
     )
 }

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from typer.testing import Result
 
 
@@ -39,3 +40,29 @@ def test_generate_writes_verilog_and_images(
     vitruvius("generate", "vit_digits", "--machine", "small", "--out", tmp_path / "again")
     for path in out.iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
+
+
+def test_an_unknown_device_is_refused_before_anything_is_written(
+    vitruvius: Callable[..., Result], quantized_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "small"
+    result = vitruvius("generate", quantized_file, "--out", out, "--resources", "fpga:zcu12")
+    assert result.exit_code == 2
+    assert "did you mean 'fpga:zcu102'" in result.stderr
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_resources_of_the_small_machine(
+    vitruvius: Callable[..., Result], quantized_file: Path, tmp_path: Path
+) -> None:
+    """Every product of the array takes a DSP; the weights alone take 64 blocks of 4 KiB."""
+    arguments = ["--resources", "fpga:zcu102", "--json", tmp_path / "g.json"]
+    result = vitruvius("generate", quantized_file, "--out", tmp_path / "small", *arguments)
+    assert result.exit_code == 0, result.output
+    taken = json.loads((tmp_path / "g.json").read_text())["resources"]
+    assert taken["target"] == "fpga:zcu102"
+    assert taken["dsp"] >= 64
+    assert taken["bram"] >= 64
+    assert 0 < taken["utilisation"]["lut"] < 1
+    assert "DSP48E2" in result.stdout

@@ -512,3 +512,9 @@ def test_a_view_of_a_copied_parameter_is_folded() -> None:
     graph = trace(Table(), (torch.zeros(1, 3, 4),), name="table")
     equal_for_batches(graph, Table(), 3, 4)
     assert kinds(graph) == ["Constant", "Add"]
+
+
+def test_a_weight_of_the_root_module_names_its_kind() -> None:
+    """The operator of a bare nn.Linear is not called after its parameter."""
+    graph = trace(nn.Linear(4, 3).eval(), (torch.rand(1, 4),), name="bare")
+    assert [operator.name for operator in graph.operators()] == ["input", "linear", "output"]
