@@ -26,7 +26,7 @@ def digits(
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="Safetensors file for the weights.")
     ] = Path("out/vit_digits.safetensors"),
-    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training images.")] = 100,
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training images.")] = 150,
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same weights.")] = 0,
     json: JsonFile = None,
 ) -> None:
