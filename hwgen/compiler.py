@@ -3,57 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from ..errors import VitruviusError
 from ..models.integer_model import IntegerModel, IntegerOperator
 from .instruction import Destination, Instruction, Opcode, Source
 from .machine import Machine
+from .packing import Packing
+from .placement import Arena, Rows
 from .program import Boundary, Program, Step, Usage, check
 from .registers import DebugMemory
 
 __all__ = ["compile_model"]
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """A tensor in a lane buffer: row ``base`` on, ``pitch`` rows a token, features in groups of
-    whole rows.
-    """
-
-    base: int
-    pitch: int
-    tokens: int
-    groups: int
-    group_features: int
-
-    @property
-    def group_pitch(self) -> int:
-        return self.pitch // self.groups
-
-
-@dataclass
-class _Arena:
-    """First-fit allocation of rows, with the high-water mark."""
-
-    live: dict[str, tuple[int, int]] = field(default_factory=dict)
-    peak: int = 0
-
-    def take(self, name: str, rows: int) -> int:
-        base = 0
-        for start, size in sorted(self.live.values()):
-            if start - base >= rows:
-                break
-            base = max(base, start + size)
-        self.live[name] = (base, rows)
-        self.peak = max(self.peak, base + rows)
-        return base
-
-    def free(self, name: str) -> None:
-        self.live.pop(name, None)
 
 
 def compile_model(model: IntegerModel, machine: Machine) -> Program:
@@ -82,12 +45,10 @@ class _Compiler:
         self.model = model
         self.machine = machine
         self.steps: list[Step] = []
-        self.weights: list[Tensor] = []
-        self.weight_words = 0
-        self.columns: list[int] = []
+        self.packing = Packing(model, machine)
         self.boundaries: list[Boundary] = []
-        self.arena = _Arena()
-        self.places: dict[str, _Rows] = {}
+        self.arena = Arena()
+        self.places: dict[str, Rows] = {}
         self.readers = {
             operator.name: [reader for reader in model.operators if operator.name in reader.inputs]
             for operator in model.operators
@@ -119,13 +80,12 @@ class _Compiler:
         self._step("end", "", Instruction(Opcode.END))
         image = self.places[operators[0].name]
         features = operators[0].output[1]
-        weights = torch.cat(self.weights) if self.weights else torch.zeros(0, 1, dtype=torch.uint8)
         return Program(
             model=self.model,
             machine=self.machine,
             steps=tuple(self.steps),
-            weights=weights,
-            columns=tuple(self.columns),
+            weights=self.packing.weights,
+            columns=self.packing.columns,
             image_tokens=image.tokens,
             image_words=_ceil(features, self.machine.depth),
             image_features=features,
@@ -145,14 +105,14 @@ class _Compiler:
     def _words(self, rows: int) -> int:
         return rows * self.machine.subwords
 
-    def _place(self, name: str, tokens: int, groups: int, group_features: int) -> _Rows:
+    def _place(self, name: str, tokens: int, groups: int, group_features: int) -> Rows:
         pitch = groups * _ceil(group_features, self.machine.lanes)
         base = self.arena.take(name, tokens * pitch)
-        place = _Rows(base, pitch, tokens, groups, group_features)
+        place = Rows(base, pitch, tokens, groups, group_features)
         self.places[name] = place
         return place
 
-    def _boundary(self, operator: str, memory: DebugMemory, place: _Rows) -> None:
+    def _boundary(self, operator: str, memory: DebugMemory, place: Rows) -> None:
         words = self._words if memory is not DebugMemory.RESIDUAL else _same
         self.boundaries.append(
             Boundary(
@@ -171,79 +131,7 @@ class _Compiler:
     def _residual_boundary(self, operator: IntegerOperator) -> None:
         tokens, width = operator.output
         tiles = _ceil(width, self.machine.cols)
-        self._boundary(operator.name, DebugMemory.RESIDUAL, _Rows(0, tiles, tokens, 1, width))
-
-    def _column_words(self, lanes: list[list[int]]) -> int:
-        """Appends words from per-lane integers of 54 bits; returns the address of the first."""
-        base = len(self.columns)
-        for word in lanes:
-            self.columns.append(sum(value << (54 * lane) for lane, value in enumerate(word)))
-        return base
-
-    def _columns_of(self, operator: IntegerOperator, outputs: Tensor) -> int:
-        """Column words of a Linear; ``outputs``: [tiles, cols] output index of each lane, -1 for
-        none.
-        """
-        bias, multiplier, shift = (
-            self.model.tensors[operator.tensors[role]].to(torch.int64).tolist()
-            for role in ("bias", "multiplier", "shift")
-        )
-        return self._column_words(
-            [
-                [
-                    0
-                    if output < 0
-                    else (bias[output] & 0xFFFFFFFF)
-                    | multiplier[output] << 32
-                    | shift[output] << 48
-                    for output in tile
-                ]
-                for tile in outputs.tolist()
-            ]
-        )
-
-    def _outputs(self, groups: int, group_features: int) -> Tensor:
-        """[tiles, cols]: which output each column of each tile computes; groups are padded to
-        whole tiles.
-        """
-        cols = self.machine.cols
-        tiles = _ceil(group_features, cols)
-        lanes = torch.full((groups, tiles * cols), -1, dtype=torch.int64)
-        lanes[:, :group_features] = torch.arange(groups * group_features).reshape(groups, -1)
-        return lanes.reshape(groups * tiles, cols)
-
-    def _weights_of(
-        self, operator: IntegerOperator, source: _Rows, outputs: Tensor
-    ) -> tuple[int, int]:
-        """Packs a weight matrix tile by tile; returns (first word, words)."""
-        machine = self.machine
-        weight = self.model.tensors[operator.tensors["weight"]].to(torch.int8)
-        lanes = source.pitch * machine.lanes
-        spread = torch.zeros(len(weight) + 1, lanes, dtype=torch.int8)
-        group_lanes = source.group_pitch * machine.lanes
-        spread[:-1].reshape(-1, source.groups, group_lanes)[:, :, : source.group_features] = (
-            weight.reshape(-1, source.groups, source.group_features)
-        )
-        words = self._reduction(source)[0]
-        spread = spread[:, : words * machine.depth]
-        tiles = spread[outputs]  # index -1 is the appended row of zeros
-        packed = tiles.reshape(len(outputs), machine.cols, words, machine.depth).transpose(1, 2)
-        flat = packed.reshape(len(outputs) * words, machine.cols * machine.depth).contiguous()
-        base = self.weight_words
-        self.weights.append(flat.view(torch.uint8))
-        self.weight_words += len(flat)
-        return base, len(flat)
-
-    def _reduction(self, source: _Rows) -> tuple[int, int]:
-        """(words, valid lanes of the last word) of a whole row; gaps between groups meet zero
-        weights.
-        """
-        depth = self.machine.depth
-        lanes = (
-            source.groups - 1
-        ) * source.group_pitch * self.machine.lanes + source.group_features
-        words = _ceil(lanes, depth)
-        return words, lanes - (words - 1) * depth
+        self._boundary(operator.name, DebugMemory.RESIDUAL, Rows(0, tiles, tokens, 1, width))
 
     # -- one method per integer operator ----------------------------------------------------
 
@@ -300,12 +188,12 @@ class _Compiler:
     def _init(self, embed: IntegerOperator) -> None:
         tokens, width = embed.output
         constant = self.model.tensors[embed.tensors["constant"]].to(torch.int64)
-        outputs = self._outputs(1, width)
+        outputs = self.packing.outputs(1, width)
         lanes = []
         for row in constant.tolist():
             for tile in outputs.tolist():
                 lanes.append([0 if output < 0 else row[output] & 0xFFFF for output in tile])
-        base = self._column_words(lanes)
+        base = self.packing.column_words(lanes)
         tiles = len(outputs)
         self._step(
             f"{embed.name}.constants",
@@ -332,9 +220,9 @@ class _Compiler:
         source = self.places[operator.inputs[0]]
         tokens, features = operator.output
         group_features = features // heads
-        outputs = self._outputs(heads, group_features)
-        base, count = self._weights_of(operator, source, outputs)
-        words, last_lanes = self._reduction(source)
+        outputs = self.packing.outputs(heads, group_features)
+        base, count = self.packing.weights_of(operator, source, outputs)
+        words, last_lanes = self.packing.reduction(source)
         self._need("features", words * machine.depth)
         tiles = len(outputs)
         group_tiles = tiles // heads
@@ -355,7 +243,7 @@ class _Compiler:
             b_base=base,
             weight_words=count,
             banks=1,
-            column_base=self._columns_of(operator, outputs),
+            column_base=self.packing.columns_of(operator, outputs),
         )
         if destination in (Destination.TOKEN, Destination.GELU):
             owner = gelu or operator
@@ -394,11 +282,11 @@ class _Compiler:
         only = len(chosen) == 1 and all(reader.kind == "Select" for reader in readers)
         first, count = (min(chosen), 1) if only else (0, tokens)
         place = self._place(operator.name, count, 1, width)
-        outputs = self._outputs(1, width)
+        outputs = self.packing.outputs(1, width)
         tiles = len(outputs)
         codes = self.model.layernorm_codes(operator)
         gain, offset = codes.gain.tolist(), codes.offset.tolist()
-        base = self._column_words(
+        base = self.packing.column_words(
             [
                 [
                     0
@@ -524,8 +412,8 @@ class _Compiler:
             bytes_of("value", need("value", 0), machine.value_rows, cols * depth),
             bytes_of("attention", need("attention", 0), machine.attention_rows, lanes),
             bytes_of("residual", need("residual", 0), machine.residual_rows, 2 * cols),
-            bytes_of("weight", self.weight_words, machine.weight_words, cols * depth),
-            bytes_of("column", len(self.columns), machine.column_words, 7 * cols),
+            bytes_of("weight", len(self.packing.weights), machine.weight_words, cols * depth),
+            bytes_of("column", len(self.packing.columns), machine.column_words, 7 * cols),
             Usage("tokens", need("tokens", 0), machine.buffers.tokens, "tokens"),
             Usage("features", need("features", 0), machine.slot_words * depth, "elements"),
             Usage("results", results, machine.buffers.results, "elements"),

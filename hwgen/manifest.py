@@ -13,31 +13,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ..errors import VitruviusError
 from .loader import Target
 from .program import Boundary, Program
-from .registers import DebugMemory
 
-__all__ = ["IMAGE_FILES", "Manifest", "Tensor", "manifest_of", "read_image", "read_manifest"]
+__all__ = ["IMAGE_FILES", "Manifest", "manifest_of", "read_image", "read_manifest"]
 
 IMAGE_FILES = {
     Target.PROGRAM: "program.bin",
     Target.WEIGHT: "weights.bin",
     Target.COLUMN: "columns.bin",
 }
-
-
-class Tensor(BaseModel):
-    """A tensor that can be read through the debug window before step ``step`` (see `Boundary`)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    step: int
-    operator: str
-    memory: DebugMemory
-    base: int
-    pitch: int
-    tokens: int
-    features: int
-    group: int
-    group_pitch: int
 
 
 class Manifest(BaseModel):
@@ -67,7 +50,7 @@ class Manifest(BaseModel):
     image_features: int
     results: int
     result_scale: float
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[Boundary, ...]
     files: dict[str, str]
 
 
@@ -92,16 +75,12 @@ def manifest_of(program: Program) -> Manifest:
         image_features=program.image_features,
         results=program.results,
         result_scale=final.scale,
-        tensors=tuple(_tensor(boundary) for boundary in program.boundaries),
+        tensors=program.boundaries,
         files={
             name: hashlib.sha256(program.image_of(target)).hexdigest()
             for target, name in IMAGE_FILES.items()
         },
     )
-
-
-def _tensor(boundary: Boundary) -> Tensor:
-    return Tensor(**boundary.__dict__)
 
 
 def read_manifest(folder: Path) -> Manifest:

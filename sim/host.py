@@ -14,7 +14,8 @@ from typing import Any, Protocol, TypeVar
 
 from ..errors import VitruviusError
 from ..hwgen.loader import Target
-from ..hwgen.manifest import Manifest, Tensor, read_image
+from ..hwgen.manifest import Manifest, read_image
+from ..hwgen.program import Boundary
 from ..hwgen.registers import DebugMemory, register
 
 __all__ = ["Bus", "ImageRun", "complete", "load_program", "read_tensor", "run_image"]
@@ -93,7 +94,7 @@ async def load_program(bus: Bus, folder: Path, manifest: Manifest) -> None:
         await bus.load(target, read_image(folder, manifest, target))
 
 
-async def read_tensor(bus: Bus, manifest: Manifest, tensor: Tensor) -> list[list[int]]:
+async def read_tensor(bus: Bus, manifest: Manifest, tensor: Boundary) -> list[list[int]]:
     """Codes [tokens][features] of a tensor, read through the debug window while paused."""
     residual = tensor.memory is DebugMemory.RESIDUAL
     element_bits = 16 if residual else 8
@@ -125,7 +126,7 @@ def _unpack(word: int, lanes: int, bits: int) -> list[int]:
 
 
 async def run_image(
-    bus: Bus, manifest: Manifest, beats: list[int], wanted: Sequence[Tensor] = ()
+    bus: Bus, manifest: Manifest, beats: list[int], wanted: Sequence[Boundary] = ()
 ) -> ImageRun:
     """Runs one image, pausing to read the ``wanted`` tensors."""
     tensors: dict[str, list[list[int]]] = {}

@@ -1,0 +1,119 @@
+"""Packs a model's parameters into the words that the accelerator's memories hold."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..models.integer_model import IntegerModel, IntegerOperator
+from .drain_path import COLUMN_BITS
+from .machine import Machine
+from .placement import Rows
+
+__all__ = ["Packing"]
+
+
+class Packing:
+    """The weight and column memories of one model on one machine, filled layer by layer.
+
+    A weight word holds, for each of ``cols`` columns, ``depth`` elements of the reduction; the
+    words of a tile follow each other, then those of the next tile. A column word holds what each
+    column of a tile needs.
+    """
+
+    def __init__(self, model: IntegerModel, machine: Machine) -> None:
+        self._model = model
+        self._machine = machine
+        self._weights: list[Tensor] = []
+        self._weight_words = 0
+        self._columns: list[int] = []
+
+    @property
+    def weights(self) -> Tensor:
+        """uint8 [words, cols * depth]."""
+        if not self._weights:
+            return torch.zeros(0, self._machine.cols * self._machine.depth, dtype=torch.uint8)
+        return torch.cat(self._weights)
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """One integer of ``cols`` x 54 bits a word."""
+        return tuple(self._columns)
+
+    def column_words(self, lanes: list[list[int]]) -> int:
+        """Appends words from per-lane integers of 54 bits; returns the address of the first."""
+        base = len(self._columns)
+        for word in lanes:
+            self._columns.append(
+                sum(value << (COLUMN_BITS * lane) for lane, value in enumerate(word))
+            )
+        return base
+
+    def columns_of(self, operator: IntegerOperator, outputs: Tensor) -> int:
+        """Column words of a Linear; ``outputs``: [tiles, cols] output index of each lane, -1 for
+        none.
+        """
+        bias, multiplier, shift = (
+            self._model.tensors[operator.tensors[role]].to(torch.int64).tolist()
+            for role in ("bias", "multiplier", "shift")
+        )
+        return self.column_words(
+            [
+                [
+                    0
+                    if output < 0
+                    else (bias[output] & 0xFFFFFFFF)
+                    | multiplier[output] << 32
+                    | shift[output] << 48
+                    for output in tile
+                ]
+                for tile in outputs.tolist()
+            ]
+        )
+
+    def outputs(self, groups: int, group_features: int) -> Tensor:
+        """[tiles, cols]: which output each column of each tile computes; groups are padded to
+        whole tiles.
+        """
+        cols = self._machine.cols
+        tiles = _ceil(group_features, cols)
+        lanes = torch.full((groups, tiles * cols), -1, dtype=torch.int64)
+        lanes[:, :group_features] = torch.arange(groups * group_features).reshape(groups, -1)
+        return lanes.reshape(groups * tiles, cols)
+
+    def weights_of(
+        self, operator: IntegerOperator, source: Rows, outputs: Tensor
+    ) -> tuple[int, int]:
+        """Packs a weight matrix tile by tile; returns (first word, words)."""
+        machine = self._machine
+        weight = self._model.tensors[operator.tensors["weight"]].to(torch.int8)
+        lanes = source.pitch * machine.lanes
+        spread = torch.zeros(len(weight) + 1, lanes, dtype=torch.int8)
+        group_lanes = source.group_pitch * machine.lanes
+        spread[:-1].reshape(-1, source.groups, group_lanes)[:, :, : source.group_features] = (
+            weight.reshape(-1, source.groups, source.group_features)
+        )
+        words = self.reduction(source)[0]
+        spread = spread[:, : words * machine.depth]
+        tiles = spread[outputs]  # index -1 is the appended row of zeros
+        packed = tiles.reshape(len(outputs), machine.cols, words, machine.depth).transpose(1, 2)
+        flat = packed.reshape(len(outputs) * words, machine.cols * machine.depth).contiguous()
+        base = self._weight_words
+        self._weights.append(flat.view(torch.uint8))
+        self._weight_words += len(flat)
+        return base, len(flat)
+
+    def reduction(self, source: Rows) -> tuple[int, int]:
+        """(words, valid lanes of the last word) of a whole row; gaps between groups meet zero
+        weights.
+        """
+        depth = self._machine.depth
+        lanes = (
+            source.groups - 1
+        ) * source.group_pitch * self._machine.lanes + source.group_features
+        words = _ceil(lanes, depth)
+        return words, lanes - (words - 1) * depth
+
+
+def _ceil(amount: int, unit: int) -> int:
+    return -(-amount // unit)

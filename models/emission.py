@@ -1,0 +1,221 @@
+"""Emits integer operators: products with their requantization, the input, and the residual
+stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .calibration import Observations, mean_square_scale
+from .graph import Graph, Operator
+from .integer.requantize import Dyadic, dyadic_tensor
+from .integer.rounding import saturate
+from .integer_model import IntegerOperator
+from .lowered import Assembly, Codes, Image, Pending, Stream, Value
+
+__all__ = ["Emission", "NoIntegerFormError", "factor"]
+
+RESIDUAL_MARGIN = 1.05
+"""Head room of the residual stream's range over the largest value seen in calibration."""
+
+
+class NoIntegerFormError(Exception):
+    """The operator, read this way, has no integer form; the text says why."""
+
+
+class Emission:
+    """The integer operators made so far, and what each graph operator has become.
+
+    ``seen`` are the ranges of the float tensors of ``graph``; ``emitted`` and ``tensors`` are the
+    integer model.
+    """
+
+    def __init__(self, graph: Graph, seen: Observations) -> None:
+        self.graph = graph
+        self.seen = seen
+        self.emitted: list[IntegerOperator] = []
+        self.tensors: dict[str, Tensor] = {}
+        self.values: dict[str, Value] = {}
+        self.residual_scale = self._residual_scale()
+
+    def _residual_scale(self) -> float:
+        """One scale for the whole stream: everything that a LayerNorm reads, or that such a
+        tensor is added to.
+        """
+        stream = [
+            operator.inputs[0]
+            for operator in self.graph.operators()
+            if operator.kind == "LayerNorm"
+        ]
+        largest = max((self.seen.largest.get(name, 0.0) for name in stream), default=0.0)
+        return (largest or 1.0) * RESIDUAL_MARGIN / 32767
+
+    def emit(self, operator: IntegerOperator, tensors: Mapping[str, Tensor] | None = None) -> str:
+        """Appends an operator with its tensors and returns its name."""
+        keys = {}
+        for role, tensor in (tensors or {}).items():
+            keys[role] = f"{operator.name}.{role}"
+            self.tensors[keys[role]] = tensor.contiguous()
+        fields = {**operator.__dict__, "tensors": keys}
+        self.emitted.append(IntegerOperator(**fields))
+        return operator.name
+
+    def activation_scale(self, name: str) -> float:
+        """The scale of int8 codes of the graph operator ``name``."""
+        return mean_square_scale(self.seen.samples[name], 8)
+
+    def product(
+        self,
+        pending: Pending,
+        *,
+        name: str,
+        bits: int,
+        scale: float,
+        columns: Tensor | None = None,
+        origin: str,
+    ) -> str:
+        """Emits the product with its requantization; ``columns`` selects and orders output
+        features.
+        """
+        producer = pending.producer
+        weight = self.graph.tensors[producer.tensors["weight"]].to(torch.float64).flatten(1)
+        bias = torch.zeros(len(weight), dtype=torch.float64)
+        if "bias" in producer.tensors:
+            bias = self.graph.tensors[producer.tensors["bias"]].to(torch.float64)
+        source = self.values[producer.inputs[0]]
+        if isinstance(source, Image):
+            operand, in_scale = self.image(source, producer)
+        else:
+            if not isinstance(source, Codes):
+                raise NoIntegerFormError("reads a tensor that is not int8 codes")
+            operand, order = self.rows(source, producer)
+            in_scale = source.scale
+            weight = weight[:, order]
+        if columns is not None:
+            weight, bias = weight[columns], bias[columns]
+        column_scale = (weight.abs().amax(1) / 127).clamp(min=1e-12)
+        codes = torch.round(weight / column_scale.unsqueeze(1)).to(torch.int8)
+        bias_codes = torch.round(bias / (column_scale * in_scale))
+        if bool((bias_codes.abs() >= 1 << 31).any()):
+            raise NoIntegerFormError("a bias does not fit 32 bits at the product's scale")
+        multiplier, shift = dyadic_tensor(column_scale * in_scale / scale)
+        return self.emit(
+            IntegerOperator(
+                name=name,
+                kind="Linear",
+                inputs=(operand,),
+                output=(pending.tokens, len(weight)),
+                bits=bits,
+                scale=scale,
+                origin=origin,
+                macs=pending.tokens * weight.numel(),
+            ),
+            {
+                "weight": codes,
+                "bias": bias_codes.to(torch.int32),
+                "multiplier": multiplier.to(torch.int32),
+                "shift": shift.to(torch.uint8),
+            },
+        )
+
+    def image(self, image: Image, conv: Operator) -> tuple[str, float]:
+        """The Quantize operator in front of a patch embedding."""
+        channels, height, width = image.operator.output.shape[1:]
+        patch = self.graph.tensors[conv.tensors["weight"]].shape[-1]
+        scale = self.seen.largest[image.operator.name] / 127 or 1.0
+        grid = (height // patch) * (width // patch)
+        name = self.emit(
+            IntegerOperator(
+                name=image.operator.name,
+                kind="Quantize",
+                inputs=(),
+                output=(grid, channels * patch * patch),
+                bits=8,
+                scale=scale,
+                attributes={
+                    "channels": channels,
+                    "height": height,
+                    "width": width,
+                    "patch": patch,
+                },
+            )
+        )
+        return name, scale
+
+    def rows(self, codes: Codes, reader: Operator) -> tuple[str, Tensor]:
+        """(operator, feature order) that a Linear reads: all tokens in order, or one token."""
+        index = codes.index.reshape(-1, codes.index.shape[-1])
+        token, order = index[:, 0] // codes.features, index[0] % codes.features
+        regular = token.unsqueeze(1) * codes.features + order
+        if not torch.equal(index, regular):
+            raise NoIntegerFormError(
+                "reads tokens and features in an order that no product can take"
+            )
+        if torch.equal(token, torch.arange(codes.tokens)):
+            return codes.operator, order
+        if len(token) != 1:
+            raise NoIntegerFormError(f"reads {len(token)} of {codes.tokens} tokens")
+        name = f"{codes.operator}.token{int(token[0])}"
+        if all(operator.name != name for operator in self.emitted):
+            self.emit(
+                IntegerOperator(
+                    name=name,
+                    kind="Select",
+                    inputs=(codes.operator,),
+                    output=(1, codes.features),
+                    bits=8,
+                    scale=codes.scale,
+                    attributes={"token": int(token[0])},
+                )
+            )
+        return name, order
+
+    def stream(self, value: Value, name: str) -> str:
+        """The name of the emitted operator that holds the residual stream."""
+        if isinstance(value, Stream):
+            return value.operator
+        if isinstance(value, Pending) and value.producer.kind == "Conv2d":
+            self.whole(value)
+            value = Assembly(value, torch.zeros(value.tokens, value.features), 0)
+        if not isinstance(value, Assembly):
+            raise NoIntegerFormError("expected the residual stream")
+        branch = self.product(
+            value.patches,
+            name=value.patches.producer.name,
+            bits=16,
+            scale=self.residual_scale,
+            origin="",
+        )
+        constant = saturate(torch.round(value.constant.to(torch.float64) / self.residual_scale), 16)
+        emitted = self.emit(
+            IntegerOperator(
+                name=name,
+                kind="Embed",
+                inputs=(branch,),
+                output=(constant.shape[0], constant.shape[1]),
+                bits=16,
+                scale=self.residual_scale,
+                origin=name,
+                attributes={"first_token": value.first_token},
+            ),
+            {"constant": constant.to(torch.int16)},
+        )
+        self.values[name] = Stream(emitted)
+        return emitted
+
+    @staticmethod
+    def whole(pending: Pending) -> None:
+        """The pending tensor must be the producer's [tokens, features] result, nothing moved."""
+        expected = torch.arange(pending.tokens * pending.features)
+        if not torch.equal(pending.index.flatten(), expected):
+            raise NoIntegerFormError(
+                "tokens or features reach the residual stream in another order"
+            )
+
+
+def factor(role: str, factor: Dyadic) -> dict[str, int | float]:
+    """A dyadic factor as the attributes of an integer operator."""
+    return {f"{role}_multiplier": factor.multiplier, f"{role}_shift": factor.shift}
