@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ __all__ = [
     "cache_folder",
     "cached_build",
     "run_cocotb",
+    "run_logged",
 ]
 
 _RUNTIME = ("verilated", "verilated_vpi", "verilated_threads", "verilated_fst_c")
@@ -50,6 +52,7 @@ _TRACE_ARGUMENTS = (
     "--trace-fst", "-CFLAGS", f"-I../{WAVE_FOLDER}", "-LDFLAGS", f"-L../{WAVE_FOLDER}",
 )  # fmt: skip
 _TAIL_LINES = 40
+_POLL_S = 0.1
 
 
 class BenchError(RuntimeError):
@@ -208,6 +211,7 @@ def run_cocotb(
     result_dir: Path,
     test_filter: str | None = None,
     python_path: Sequence[Path] = (),
+    stop: threading.Event | None = None,
 ) -> list[TestResult]:
     """Run the cocotb tests of a Python module on a build, in ``result_dir``.
 
@@ -226,6 +230,8 @@ def run_cocotb(
         regular expression; only tests whose full name (module.test) it finds are run.
     python_path
         folders that the simulation's Python searches first.
+    stop
+        once set, the simulation is ended.
 
     Raises
     ------
@@ -244,15 +250,35 @@ def run_cocotb(
     if test_filter is not None:
         variables["COCOTB_TEST_FILTER"] = test_filter
     command = [str(build.executable), *(["--trace"] if build.trace else [])]
-    with log.open("w") as stream:
-        code = subprocess.run(
-            command, cwd=result_dir, env=variables, stdout=stream, stderr=stream, check=False
-        ).returncode
+    code = run_logged(command, log, folder=result_dir, environment=variables, stop=stop)
     passed, failed = _read_results(results)
     if failed or code != 0 or not passed:
         reason = ", ".join(failed) if failed else f"no test result, exit code {code}"
         raise BenchError(f"cocotb module {module} failed ({reason}):\n{_tail(log)}")
     return passed
+
+
+def run_logged(
+    command: Sequence[str],
+    log: Path,
+    *,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    stop: threading.Event | None = None,
+) -> int:
+    """Run a command with all its output in ``log``; its exit code. It ends once ``stop`` is set."""
+    with (
+        log.open("w") as stream,
+        subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=stream, stderr=stream
+        ) as process,
+    ):
+        while True:
+            try:
+                return process.wait(timeout=_POLL_S)
+            except subprocess.TimeoutExpired:
+                if stop is not None and stop.is_set():
+                    process.kill()
 
 
 def _cocotb_variables(top: str, module: str, results: Path) -> dict[str, str]:

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 from typing import Literal
 
 import torch
@@ -24,7 +24,7 @@ from ..errors import VitruviusError
 from ..hwgen.generate import TOP, generate
 from ..hwgen.program import Program
 from ..models.integer_model import IntegerOperator
-from .bench import BenchError, build_cocotb, run_cocotb
+from .bench import BenchError, build_cocotb, run_cocotb, run_logged
 from .cycle import simulate
 from .host import ImageRun
 from .job import Job, JobImage, read_outcome, read_progress
@@ -195,17 +195,18 @@ def _shares(images: int, workers: int | None) -> list[range]:
     return [range(first, after) for first, after in pairwise(cuts)]
 
 
-def _prepare(engine: Engine, design: Path, *, trace: bool) -> Callable[[Path], None]:
-    """Builds the simulation and returns what runs a job folder on it."""
+def _prepare(engine: Engine, design: Path, *, trace: bool) -> Callable[[Path, Event], None]:
+    """Builds the simulation and returns what runs a job folder on it, until an event is set."""
     if engine == "cocotb":
         build = build_cocotb((design / f"{TOP}.v").read_text(), TOP, trace=trace)
 
-        def run(folder: Path) -> None:
+        def run(folder: Path, stop: Event) -> None:
             run_cocotb(
                 build,
                 "vitruvius.sim.cocotb_bus",
                 environment={"VITRUVIUS_JOB": str(folder), "VITRUVIUS_DESIGN": str(design)},
                 result_dir=folder,
+                stop=stop,
             )
 
         return run
@@ -213,39 +214,44 @@ def _prepare(engine: Engine, design: Path, *, trace: bool) -> Callable[[Path], N
         raise VitruviusError("waves: expected engine cocotb, got pyverilator, which writes none")
     toolchain_environment()
 
-    def call(*folders: Path) -> None:
+    def call(*folders: Path, stop: Event | None = None) -> None:
         log = folders[-1] / "simulation.log"
         command = [sys.executable, "-m", "vitruvius.sim.pyverilator_bus", *map(str, folders)]
-        with log.open("w") as stream:
-            code = subprocess.run(command, stdout=stream, stderr=stream, check=False).returncode
-        if code:
+        if run_logged(command, log, folder=folders[-1], stop=stop):
             lines = log.read_text(errors="replace").splitlines()
             raise BenchError("pyverilator failed:\n" + "\n".join(lines[-20:]))
 
     call(design)
-    return lambda folder: call(design, folder)
+    return lambda folder, stop: call(design, folder, stop=stop)
 
 
 def _run_all(
-    run: Callable[[Path], None],
+    run: Callable[[Path, Event], None],
     jobs: list[Path],
     of: int,
     report: Callable[[Progress], None],
 ) -> None:
-    """Runs all jobs at the same time and reports until the last one is through."""
+    """Runs all jobs at the same time and reports until the last one is through.
+
+    When it is interrupted, or one of them fails, the others are ended.
+    """
+    stop = Event()
     with ThreadPoolExecutor(len(jobs)) as pool:
-        futures = [pool.submit(run, folder) for folder in jobs]
-        while True:
-            pending = wait(futures, timeout=0.2).not_done
-            states = [read_progress(folder) for folder in jobs]
-            cycles = sum(state[1] for state in states)
-            wall_s = max(state[2] for state in states)
-            images = sum(state[0] for state in states)
-            report(Progress("simulate", images, of, cycles, cycles / wall_s if wall_s else 0.0))
-            if not pending:
-                break
-    for future in futures:
-        future.result()
+        futures = [pool.submit(run, folder, stop) for folder in jobs]
+        try:
+            pending = set(futures)
+            while pending:
+                done, pending = wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION)
+                states = [read_progress(folder) for folder in jobs]
+                cycles = sum(state[1] for state in states)
+                wall_s = max(state[2] for state in states)
+                images = sum(state[0] for state in states)
+                rate = cycles / wall_s if wall_s else 0.0
+                report(Progress("simulate", images, of, cycles, rate))
+                for future in done:
+                    future.result()
+        finally:
+            stop.set()
 
 
 def _keep_waves(run: Path, waves: Path) -> None:

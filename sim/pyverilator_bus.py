@@ -182,8 +182,10 @@ def _tools() -> Iterator[None]:
     PyVerilator asks only whether Verilator is 5 or older, and cannot parse a development build's
     version.
     """
+    environment = toolchain_environment()
+    environment["MAKEFLAGS"] = f"-j{os.cpu_count() or 1} {environment['MAKEFLAGS']}"
     with (
-        mock.patch.dict(os.environ, toolchain_environment()),
+        mock.patch.dict(os.environ, environment),
         mock.patch.object(verilator_tools, "verilator_version", lambda: "5.48"),
     ):
         yield

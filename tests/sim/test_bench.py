@@ -1,4 +1,7 @@
 import struct
+import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from amaranth.lib.wiring import Out
 from vitruvius.errors import VitruviusError
 from vitruvius.hwgen.verilog import to_verilog
 from vitruvius.sim import bench
-from vitruvius.sim.bench import BenchError, build_cocotb, cached_build, run_cocotb
+from vitruvius.sim.bench import BenchError, build_cocotb, cached_build, run_cocotb, run_logged
 
 HERE = Path(__file__).parent
 
@@ -167,3 +170,18 @@ def unpack_lz4(block):
         for _ in range(length(token & 15) + 4):
             out.append(out[-distance])
     return bytes(out)
+
+
+def test_a_command_ends_when_it_is_told_to(tmp_path):
+    """An interrupted co-simulation must not leave simulators behind, or wait for them."""
+    stop = threading.Event()
+    timer = threading.Timer(0.3, stop.set)
+    timer.start()
+    began = time.perf_counter()
+    command = [sys.executable, "-c", "import time; print('on', flush=True); time.sleep(60)"]
+    code = run_logged(command, tmp_path / "log", folder=tmp_path, stop=stop)
+    assert code < 0
+    assert time.perf_counter() - began < 30
+    command = [sys.executable, "-c", "print('done'); raise SystemExit(3)"]
+    assert run_logged(command, tmp_path / "log", folder=tmp_path) == 3
+    assert (tmp_path / "log").read_text() == "done\n"

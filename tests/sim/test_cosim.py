@@ -90,6 +90,28 @@ def test_waves_are_written(machine, odd_model, tmp_path):
         cosimulate(program, images[:1], engine="pyverilator", waves=waves)
 
 
+def test_a_failing_process_ends_the_others(machine, odd_model, monkeypatch):
+    """One of two simulator processes fails at once: its error comes, and nothing waits."""
+    from vitruvius.sim import cosim
+    from vitruvius.sim.bench import BenchError
+
+    ended = []
+
+    def prepare(engine, design, *, trace):
+        def run(folder, stop):
+            if folder.name == "job0":
+                raise BenchError("the simulator fell over")
+            ended.append(stop.wait(timeout=60))
+
+        return run
+
+    monkeypatch.setattr(cosim, "_prepare", prepare)
+    model, images = odd_model
+    with pytest.raises(BenchError, match="fell over"):
+        cosimulate(compile_model(model, machine("small")), images, workers=2)
+    assert ended == [True]
+
+
 def test_bad_requests_are_refused(machine, odd_model):
     model, images = odd_model
     program = compile_model(model, machine("small"))
