@@ -38,6 +38,10 @@ $(STAMP): pyproject.toml constraints.txt
 	fi
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -c 'import find_libpython, sys; sys.exit(not find_libpython.find_libpython())' || { \
+	  package=$$($(BIN)/python -c 'import sys; print("libpython%d.%d" % sys.version_info[:2])'); \
+	  echo "cocotb needs Python's shared library, which this Python lacks." \
+	       "On Debian or Ubuntu: apt-get install $$package" >&2; exit 2; }
 	mkdir -p $(dir $(TYPING))
 	ln -sfn ../.. $(TYPING)
 	touch $@

@@ -53,6 +53,7 @@ _PURPOSES = {
     "g++": "compiles what Verilator writes",
     "make": "drives that compilation",
     "perl": "Verilator's own front end",
+    "libpython": "cocotb runs inside the simulator",
 }
 
 
@@ -118,7 +119,7 @@ def _package(name: str) -> Finding:
 
 
 def _programs() -> list[Finding]:
-    from ..sim.verilator import find_tools
+    from ..sim.verilator import find_libpython, find_tools
 
     return [
         Finding(
@@ -128,7 +129,7 @@ def _programs() -> list[Finding]:
             "" if tool.path is None else str(tool.path),
             tool.remedy,
         )
-        for tool in find_tools()
+        for tool in [*find_tools(), find_libpython()]
     ]
 
 
@@ -136,6 +137,8 @@ def _version_of(name: str, path: Path) -> str:
     """What the program says of itself; "unknown" when it does not run."""
     if name == "verilator":
         return _verilator_version()
+    if name == "libpython":
+        return platform.python_version()
     flag = "-e print$^V" if name == "perl" else "--version"
     try:
         answer = subprocess.run(

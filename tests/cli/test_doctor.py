@@ -12,7 +12,7 @@ from typer.testing import Result
 
 NEEDED = {
     "python", "torch", "amaranth", "cocotb", "pyverilator", "yosys", "verilator", "g++", "make",
-    "perl",
+    "perl", "libpython",
 }  # fmt: skip
 
 

@@ -185,3 +185,10 @@ def test_a_command_ends_when_it_is_told_to(tmp_path):
     command = [sys.executable, "-c", "print('done'); raise SystemExit(3)"]
     assert run_logged(command, tmp_path / "log", folder=tmp_path) == 3
     assert (tmp_path / "log").read_text() == "done\n"
+
+
+def test_a_python_without_its_library_is_told_apart(build, tmp_path, monkeypatch):
+    """cocotb loads libpython into the simulator; the error names the package that has it."""
+    monkeypatch.setattr("find_libpython.find_libpython", lambda: None)
+    with pytest.raises(VitruviusError, match=r"apt-get install libpython3\.\d+"):
+        run(build, tmp_path)
