@@ -12,7 +12,7 @@ from ..models.integer_model import IntegerModel, IntegerOperator
 from .instruction import Destination, Instruction, Opcode, Source
 from .machine import Machine
 from .packing import Packing
-from .placement import Arena, Rows
+from .placement import Arena, Rows, ceil_div
 from .program import Boundary, Program, Step, Usage, check
 from .registers import DebugMemory
 
@@ -87,7 +87,7 @@ class _Compiler:
             weights=self.packing.weights,
             columns=self.packing.columns,
             image_tokens=image.tokens,
-            image_words=_ceil(features, self.machine.depth),
+            image_words=ceil_div(features, self.machine.depth),
             image_features=features,
             results=results,
             boundaries=tuple(self.boundaries),
@@ -106,7 +106,7 @@ class _Compiler:
         return rows * self.machine.subwords
 
     def _place(self, name: str, tokens: int, groups: int, group_features: int) -> Rows:
-        pitch = groups * _ceil(group_features, self.machine.lanes)
+        pitch = groups * ceil_div(group_features, self.machine.lanes)
         base = self.arena.take(name, tokens * pitch)
         place = Rows(base, pitch, tokens, groups, group_features)
         self.places[name] = place
@@ -130,7 +130,7 @@ class _Compiler:
 
     def _residual_boundary(self, operator: IntegerOperator) -> None:
         tokens, width = operator.output
-        tiles = _ceil(width, self.machine.cols)
+        tiles = ceil_div(width, self.machine.cols)
         self._boundary(operator.name, DebugMemory.RESIDUAL, Rows(0, tiles, tokens, 1, width))
 
     # -- one method per integer operator ----------------------------------------------------
@@ -144,7 +144,7 @@ class _Compiler:
             Instruction(
                 Opcode.LOAD,
                 tokens=tokens,
-                words=_ceil(features, self.machine.depth),
+                words=ceil_div(features, self.machine.depth),
                 a_base=self._words(place.base),
                 a_stride=self._words(place.pitch),
             ),
@@ -258,12 +258,12 @@ class _Compiler:
                     shift=int(gelu.attributes["output_shift"]),
                 )
         elif destination is Destination.KEY:
-            rows = _ceil(group_features, machine.lanes)
+            rows = ceil_div(group_features, machine.lanes)
             item = replace(item, dst_stride=heads * rows, group_stride=rows, banks=machine.cols)
-            self._need("key", _ceil(tokens, machine.cols) * heads * rows)
+            self._need("key", ceil_div(tokens, machine.cols) * heads * rows)
         elif destination is Destination.VALUE:
             item = replace(item, dst_stride=tiles, banks=machine.depth)
-            self._need("value", _ceil(tokens, machine.depth) * tiles)
+            self._need("value", ceil_div(tokens, machine.depth) * tiles)
         elif destination is Destination.RESIDUAL:
             item = replace(item, dst_base=first * tiles, dst_stride=tiles)
             self._need("residual", (first + tokens) * tiles)
@@ -333,10 +333,13 @@ class _Compiler:
         heads, head_dim = codes.heads, features // codes.heads
         query = self.places[operator.inputs[0]]
         place = self._place(operator.name, tokens, heads, head_dim)
-        key_rows = _ceil(head_dim, machine.lanes)
-        attention_pitch = _ceil(tokens, machine.lanes)
-        score_tiles, value_tiles = _ceil(tokens, machine.cols), _ceil(head_dim, machine.cols)
-        score_words, apply_words = _ceil(head_dim, machine.depth), _ceil(tokens, machine.depth)
+        key_rows = ceil_div(head_dim, machine.lanes)
+        attention_pitch = ceil_div(tokens, machine.lanes)
+        score_tiles, value_tiles = ceil_div(tokens, machine.cols), ceil_div(head_dim, machine.cols)
+        score_words, apply_words = (
+            ceil_div(head_dim, machine.depth),
+            ceil_div(tokens, machine.depth),
+        )
         self._need("attention", tokens * attention_pitch)
         self._need("tokens", tokens)
         self._need("features", max(score_words, apply_words) * machine.depth)
@@ -419,10 +422,6 @@ class _Compiler:
             Usage("results", results, machine.buffers.results, "elements"),
             Usage("instructions", len(self.steps), machine.buffers.instructions, "instructions"),
         )
-
-
-def _ceil(amount: int, unit: int) -> int:
-    return -(-amount // unit)
 
 
 def _same(rows: int) -> int:

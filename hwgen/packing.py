@@ -8,7 +8,7 @@ from torch import Tensor
 from ..models.integer_model import IntegerModel, IntegerOperator
 from .drain_path import COLUMN_BITS
 from .machine import Machine
-from .placement import Rows
+from .placement import Rows, ceil_div
 
 __all__ = ["Packing"]
 
@@ -76,7 +76,7 @@ class Packing:
         whole tiles.
         """
         cols = self._machine.cols
-        tiles = _ceil(group_features, cols)
+        tiles = ceil_div(group_features, cols)
         lanes = torch.full((groups, tiles * cols), -1, dtype=torch.int64)
         lanes[:, :group_features] = torch.arange(groups * group_features).reshape(groups, -1)
         return lanes.reshape(groups * tiles, cols)
@@ -111,9 +111,5 @@ class Packing:
         lanes = (
             source.groups - 1
         ) * source.group_pitch * self._machine.lanes + source.group_features
-        words = _ceil(lanes, depth)
+        words = ceil_div(lanes, depth)
         return words, lanes - (words - 1) * depth
-
-
-def _ceil(amount: int, unit: int) -> int:
-    return -(-amount // unit)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["Arena", "Rows"]
+__all__ = ["Arena", "Rows", "ceil_div"]
+
+
+def ceil_div(amount: int, unit: int) -> int:
+    """How many ``unit`` it takes to hold ``amount``.
+
+    >>> ceil_div(17, 4)
+    5
+    """
+    return -(-amount // unit)
 
 
 @dataclass(frozen=True)

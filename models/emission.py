@@ -18,6 +18,7 @@ from .lowered import Assembly, Codes, Image, Pending, Stream, Value
 
 __all__ = ["Emission", "NoIntegerFormError", "factor"]
 
+_BIAS_LIMIT = 1 << 30
 RESIDUAL_MARGIN = 1.05
 """Head room of the residual stream's range over the largest value seen in calibration."""
 
@@ -96,11 +97,12 @@ class Emission:
             weight = weight[:, order]
         if columns is not None:
             weight, bias = weight[columns], bias[columns]
-        column_scale = (weight.abs().amax(1) / 127).clamp(min=1e-12)
+        # A column's scale follows its weights, unless they are so small that its bias would not
+        # fit.
+        by_bias = bias.abs() / (in_scale * _BIAS_LIMIT)
+        column_scale = torch.maximum(weight.abs().amax(1) / 127, by_bias).clamp(min=1e-12)
         codes = torch.round(weight / column_scale.unsqueeze(1)).to(torch.int8)
         bias_codes = torch.round(bias / (column_scale * in_scale))
-        if bool((bias_codes.abs() >= 1 << 31).any()):
-            raise NoIntegerFormError("a bias does not fit 32 bits at the product's scale")
         multiplier, shift = dyadic_tensor(column_scale * in_scale / scale)
         return self.emit(
             IntegerOperator(

@@ -22,6 +22,8 @@ __all__ = ["Bus", "ImageRun", "complete", "load_program", "read_tensor", "run_im
 
 Result = TypeVar("Result")
 _SLICE_BITS = 32
+_DONE, _PAUSED = 0b010, 0b100
+"""Bits of the STATUS register."""
 
 
 class Bus(Protocol):
@@ -137,12 +139,14 @@ async def run_image(
     await bus.settle()
     while not bus.done():
         step = waiting[0].step
+        await _expect_status(bus, _PAUSED | step << 16)
         while waiting and waiting[0].step == step:
             tensor = waiting.pop(0)
             tensors[tensor.operator] = await read_tensor(bus, manifest, tensor)
         await bus.write(register("BREAK"), waiting[0].step if waiting else 0)
         await bus.write(register("CONTROL"), 2)
         await bus.settle()
+    await _expect_status(bus, _DONE | (len(manifest.steps) - 1) << 16)
     counters = {
         name.lower(): await bus.read(register(name))
         for name in (
@@ -160,6 +164,15 @@ async def run_image(
         tensors=tensors,
         **counters,
     )
+
+
+async def _expect_status(bus: Bus, expected: int) -> None:
+    found = await bus.read(register("STATUS"))
+    if found != expected:
+        raise VitruviusError(
+            f"accelerator: expected status {expected:#010x} (done or paused, and the step), "
+            f"found {found:#010x}"
+        )
 
 
 def complete(procedure: Coroutine[Any, Any, Result]) -> Result:

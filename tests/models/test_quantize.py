@@ -124,6 +124,19 @@ def test_fused_and_separate_projections_give_the_same_integers():
     assert torch.equal(fused.run(images), separate.run(images))
 
 
+def test_a_column_of_zero_weights_keeps_its_bias():
+    """A pruned output is its bias alone; a scale from its weights could not hold that."""
+    module, images = tiny()
+    with torch.no_grad():
+        module.head.weight[1].zero_()
+        module.head.weight[2].zero_()
+        module.head.bias.copy_(torch.tensor([0.1, 1.5, 0.0]))
+    model = quantize(trace(module, (images[:1],), name="pruned"), images)
+    logits, step = model.logits(images), model.operators[-1].scale
+    assert torch.all((logits[:, 1] - 1.5).abs() <= step)
+    assert torch.all(logits[:, 2] == 0)
+
+
 def test_operators_without_an_integer_form_are_listed_together():
     module, images = tiny()
     module.blocks[0].mlp.act = nn.ReLU()
