@@ -14,11 +14,14 @@ from vitruvius.models.integer_model import IntegerModel
 
 SMALL = """
 import torch
-from vitruvius.models.zoo.vit_digits import VisionTransformer
+from vitruvius.models.zoo.vit import VisionTransformer, VisionTransformerConfig
 
 def small():
     torch.manual_seed(0)
-    return VisionTransformer(dim=16, depth=1, heads=2, mlp_dim=32), torch.zeros(1, 1, 8, 8)
+    config = VisionTransformerConfig(
+        image_size=8, patch_size=2, channels=1, classes=10, dim=16, depth=1, heads=2, mlp_ratio=2
+    )
+    return VisionTransformer(config), torch.zeros(1, 1, 8, 8)
 """
 
 

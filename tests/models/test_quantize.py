@@ -14,13 +14,15 @@ from vitruvius.models.integer_model import IntegerModel, patches
 from vitruvius.models.quantize import quantize
 from vitruvius.models.trace import trace
 from vitruvius.models.train import accuracy
-from vitruvius.models.zoo.vit_digits import VisionTransformer
+from vitruvius.models.zoo.vit import VisionTransformer, VisionTransformerConfig
+from vitruvius.models.zoo.vit_digits import VIT_DIGITS
 
 
 def tiny(**changes):
     torch.manual_seed(3)
-    config = {"image_size": 4, "dim": 8, "depth": 1, "heads": 2, "mlp_dim": 12, "classes": 3}
-    module = VisionTransformer(**{**config, **changes}).eval()
+    sizes = {"image_size": 4, "dim": 8, "depth": 1, "heads": 2, "mlp_ratio": 1.5, "classes": 3}
+    config = VisionTransformerConfig(**{**VIT_DIGITS.model_dump(), **sizes, **changes})
+    module = VisionTransformer(config).eval()
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.3)
     images = torch.rand(16, 1, 4, 4)

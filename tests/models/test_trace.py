@@ -90,7 +90,7 @@ def test_vit_digits_has_the_operators_of_a_transformer(vit: tuple[nn.Module, Gra
     assert len(graph.regions) == 4
     qkv = graph.operator("blocks.2.attn.qkv")
     assert (qkv.kind, qkv.path, qkv.params) == ("Linear", "blocks.2.attn.qkv", 192 * 64 + 192)
-    assert qkv.source.startswith("vit_digits.py:")
+    assert qkv.source.startswith("layers.py:")
 
 
 def test_vit_digits_counts_equal_torch(vit: tuple[nn.Module, Graph]) -> None:

@@ -15,7 +15,7 @@ from vitruvius.models.resolve import resolve_model
 from vitruvius.models.train import accuracy, train_digits
 from vitruvius.models.weights import load_weights
 from vitruvius.models.zoo import ZOO
-from vitruvius.models.zoo.vit_digits import VisionTransformer
+from vitruvius.models.zoo.vit import VisionTransformer, VisionTransformerConfig
 
 
 def test_split_is_the_published_set_with_the_same_360_images_held_out() -> None:
@@ -69,9 +69,10 @@ def test_vit_digits_has_the_described_sizes() -> None:
 
 
 def test_other_sizes_build_too() -> None:
-    module = VisionTransformer(
-        image_size=12, patch_size=4, channels=3, dim=24, depth=1, heads=3, mlp_dim=40, classes=5
+    config = VisionTransformerConfig(
+        image_size=12, patch_size=4, channels=3, dim=24, depth=1, heads=3, classes=5
     )
+    module = VisionTransformer(config)
     assert module(torch.zeros(2, 3, 12, 12)).shape == (2, 5)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from vitruvius.hwgen.machine import load_machine
 from vitruvius.models.quantize import quantize
 from vitruvius.models.trace import trace
-from vitruvius.models.zoo.vit_digits import VisionTransformer
+from vitruvius.models.zoo.vit import VisionTransformer, VisionTransformerConfig
 
 AWKWARD = """
 name = "{name}"
@@ -53,9 +53,18 @@ def machine(tmp_path_factory):
 def odd_model():
     """(integer model, images): 7 tokens of 22 in 2 heads of 11, 3 channels, 5 classes, random."""
     torch.manual_seed(11)
-    module = VisionTransformer(
-        image_size=6, patch_size=2, channels=3, dim=22, depth=1, heads=2, mlp_dim=37, classes=5
-    ).eval()
+    config = VisionTransformerConfig(
+        image_size=6,
+        patch_size=2,
+        channels=3,
+        dim=22,
+        depth=1,
+        heads=2,
+        mlp_ratio=37 / 22,
+        classes=5,
+        norm_eps=1e-5,
+    )
+    module = VisionTransformer(config).eval()
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.4)
     images = torch.rand(20, 3, 6, 6)
