@@ -2,72 +2,154 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import gcd, prod
+
 import torch
 from torch import Tensor
 
 from ..errors import VitruviusError
 from .graph import Graph, Operator, execute
+from .quantization_options import QuantizationOptions
 
-__all__ = ["Observations", "mean_square_scale", "observe"]
+__all__ = ["Observations", "batches", "few", "mean_square_scale", "observe", "scale_of"]
 
 _SAMPLES = 1 << 16
+_ROWS = 256
+_BATCH_ELEMENTS = 1 << 23
+"""Elements of the largest tensor of one batch: 32 MiB in float32."""
 
 
+@dataclass(frozen=True)
 class Observations:
-    """What calibration saw of every operator's float output: the largest magnitude and a fixed
-    sample of values.
+    """What calibration saw of operators' float outputs.
+
+    largest: the largest magnitude by operator name. samples: up to 65 536 values each, evenly
+    spread, float32 [n]. rows: for the operators asked for, up to 256 rows along the last axis,
+    evenly spread, float32 [n, features].
     """
 
-    def __init__(self, largest: dict[str, float], samples: dict[str, Tensor]) -> None:
-        self.largest = largest
-        self.samples = samples
+    largest: Mapping[str, float]
+    samples: Mapping[str, Tensor]
+    rows: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def observe(graph: Graph, images: Tensor) -> Observations:
-    """Runs ``graph`` in float on calibration ``images`` [n, C, H, W].
+def batches(graph: Graph, images: Tensor) -> Iterator[Tensor]:
+    """``images`` in parts of a size that keeps every tensor of ``graph`` below 32 MiB, or single
+    images where one tensor of one image is larger than that.
+    """
+    largest = max(prod(operator.output.shape) for operator in graph.operators())
+    yield from images.split(max(1, _BATCH_ELEMENTS // largest))
 
-    Raises VitruviusError if an image or an activation is not finite (the first layer where that
+
+def few(graph: Graph, images: Tensor, *, macs: float, least: int = 4) -> Tensor:
+    """As many of ``images``, evenly spread, as ``graph`` runs with ``macs`` multiply-accumulates,
+    but ``least`` of them if there are so many.
+    """
+    one = sum(operator.macs for operator in graph.operators()) or 1
+    count = min(len(images), max(least, int(macs // one)))
+    return images[torch.arange(count) * len(images) // count]
+
+
+def observe(graph: Graph, images: Tensor, *, rows: Collection[str] = ()) -> Observations:
+    """Runs ``graph`` in float on calibration ``images`` [n, C, H, W]; ``rows`` names operators
+    whose rows are kept too.
+
+    The result does not depend on the size of the batches up to rounding. Raises VitruviusError if
+    there is no image, or if an image or an activation is not finite (the first layer where that
     happens).
     """
+    if not len(images):
+        raise VitruviusError("calibration images: expected at least one, got none")
     if not bool(torch.isfinite(images).all()):
         raise VitruviusError("calibration images: expected finite values, found NaN or Inf")
     largest: dict[str, float] = {}
-    samples: dict[str, Tensor] = {}
+    samples: dict[str, list[Tensor]] = {}
+    kept: dict[str, list[Tensor]] = {name: [] for name in rows}
+    done = 0
 
     def look(operator: Operator, value: Tensor) -> None:
         if not value.is_floating_point():
             return
         flat = value.detach().flatten()
-        if not bool(torch.isfinite(flat).all()):
+        top = float(flat.abs().max()) if flat.numel() else 0.0
+        if not top < float("inf"):
             raise VitruviusError(
                 f"calibration: {operator.kind} '{operator.name}' ({operator.path or 'root'}) "
                 "produced NaN or Inf"
             )
-        largest[operator.name] = float(flat.abs().max()) if flat.numel() else 0.0
-        step = max(1, flat.numel() // _SAMPLES)
-        samples[operator.name] = flat[::step].to(torch.float64)
+        name, width = operator.name, value.shape[-1] if value.dim() else 1
+        largest[name] = max(top, largest.get(name, 0.0))
+        # An operator without a batch axis of its own (a constant) counts once.
+        each = flat.numel() // batch if flat.numel() % batch == 0 else flat.numel()
+        samples.setdefault(name, []).append(_spread(flat, done * each, len(images) * each, width))
+        if name in kept:
+            table = value.detach().reshape(-1, width)
+            step = max(1, len(images) * (len(table) // batch) // _ROWS)
+            kept[name].append(table[_first(done * (len(table) // batch), step) :: step].clone())
 
     with torch.no_grad():
-        execute(graph, images, observe=look)
-    return Observations(largest, samples)
+        for part in batches(graph, images):
+            batch = len(part)
+            execute(graph, part, observe=look)
+            done += batch
+    return Observations(
+        largest,
+        {name: torch.cat(parts).float() for name, parts in samples.items()},
+        {name: torch.cat(parts).float() for name, parts in kept.items() if parts},
+    )
+
+
+def _spread(flat: Tensor, before: int, total: int, width: int) -> Tensor:
+    """Every step-th value of a tensor that comes in parts, ``before`` values having come already.
+
+    The step shares no factor with ``width``, so that every feature is seen.
+    """
+    step = max(1, total // _SAMPLES)
+    while gcd(step, width) != 1:
+        step += 1
+    return flat[_first(before, step) :: step].clone()
+
+
+def _first(before: int, step: int) -> int:
+    return -before % step
+
+
+def scale_of(
+    values: Tensor, largest: float, bits: int, options: QuantizationOptions, *, peak: bool = False
+) -> float:
+    """The scale of symmetric ``bits`` wide codes by the method of ``options``.
+
+    values: a sample, float [n]; largest: the largest magnitude seen anywhere. ``peak`` asks for
+    codes that clip nothing seen, whatever the method.
+    """
+    top = (1 << (bits - 1)) - 1
+    if peak or options.calibration == "minmax":
+        return largest / top or 1.0
+    if options.calibration == "percentile":
+        magnitude = values.abs().sort().values
+        place = min(len(magnitude) - 1, int(len(magnitude) * options.percentile / 100))
+        return (float(magnitude[place]) if len(magnitude) else 0.0) / top or largest / top or 1.0
+    return mean_square_scale(values, bits)
 
 
 def mean_square_scale(values: Tensor, bits: int) -> float:
     """The scale of symmetric ``bits`` wide codes with the least mean square error on ``values``
-    (1-D float64).
+    (1-D).
 
-    Clipping thresholds from 30 % to 100 % of the largest magnitude are tried (MSE calibration, as
-    in Banner et al., arXiv 1810.05723, by search instead of by formula).
+    Clipping thresholds from 100 % down to 30 % of the largest magnitude (10 % below 8 bits) are
+    tried (MSE calibration, as in Banner et al., arXiv 1810.05723, by search instead of by formula).
     """
     largest = float(values.abs().max()) if values.numel() else 0.0
     if largest == 0.0:
         return 1.0
     top = (1 << (bits - 1)) - 1
     best_scale, best_error = largest / top, float("inf")
-    for percent in range(100, 29, -2):
+    for percent in range(100, 29 if bits >= 8 else 9, -2):
         scale = largest * percent / 100 / top
-        codes = torch.round(values / scale).clamp(-top - 1, top)
-        error = float(((codes * scale - values) ** 2).sum())
+        codes = torch.round(values / scale).clamp_(-top - 1, top)
+        error = float(codes.mul_(scale).sub_(values).square_().sum(dtype=torch.float64))
         if error < best_error:
             best_scale, best_error = scale, error
     return best_scale

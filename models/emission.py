@@ -5,18 +5,21 @@ stream.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .calibration import Observations, mean_square_scale
+from .calibration import Observations, scale_of
 from .graph import Graph, Operator
 from .integer.requantize import Dyadic, dyadic_tensor
 from .integer.rounding import saturate
 from .integer_model import IntegerOperator
 from .lowered import Assembly, Codes, Image, Pending, Stream, Value
+from .quantization_options import QuantizationOptions
+from .weight_codes import WeightCodes, encode_weights, nearest
 
-__all__ = ["Emission", "NoIntegerFormError", "factor"]
+__all__ = ["Emission", "NoIntegerFormError", "Product", "factor"]
 
 _BIAS_LIMIT = 1 << 30
 RESIDUAL_MARGIN = 1.05
@@ -27,16 +30,40 @@ class NoIntegerFormError(Exception):
     """The operator, read this way, has no integer form; the text says why."""
 
 
+@dataclass(frozen=True)
+class Product:
+    """Where an emitted Linear comes from: the float operator and which of its output features, in
+    which order (all of them in order if None).
+    """
+
+    producer: Operator
+    columns: Tensor | None
+
+
 class Emission:
     """The integer operators made so far, and what each graph operator has become.
 
-    ``seen`` are the ranges of the float tensors of ``graph``; ``emitted`` and ``tensors`` are the
-    integer model.
+    ``seen`` are the ranges of the float tensors of ``graph``, ``weights`` the codes of its products
+    by operator name (the nearest ones if None); ``emitted`` and ``tensors`` are the integer model,
+    ``products`` says of each emitted Linear where it comes from. ``bits`` is the width of
+    activations.
     """
 
-    def __init__(self, graph: Graph, seen: Observations) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        seen: Observations,
+        options: QuantizationOptions | None = None,
+        weights: Mapping[str, WeightCodes] | None = None,
+    ) -> None:
         self.graph = graph
         self.seen = seen
+        self.options = options or QuantizationOptions()
+        self.bits = self.options.activation_bits
+        if weights is None:
+            weights = encode_weights(graph, torch.empty(0), 8)
+        self.weights = weights
+        self.products: dict[str, Product] = {}
         self.emitted: list[IntegerOperator] = []
         self.tensors: dict[str, Tensor] = {}
         self.values: dict[str, Value] = {}
@@ -65,8 +92,17 @@ class Emission:
         return operator.name
 
     def activation_scale(self, name: str) -> float:
-        """The scale of int8 codes of the graph operator ``name``."""
-        return mean_square_scale(self.seen.samples[name], 8)
+        """The scale of the codes of the graph operator ``name``.
+
+        Where every reader selects a part of it (one token for a head), only that part counts.
+        """
+        readers = self.graph.consumers(name)
+        read = [name]
+        if readers and all(reader.kind == "Select" for reader in readers):
+            read = [reader.name for reader in readers]
+        values = torch.cat([self.seen.samples[item] for item in read])
+        largest = max(self.seen.largest[item] for item in read)
+        return scale_of(values, largest, self.bits, self.options)
 
     def product(
         self,
@@ -82,8 +118,9 @@ class Emission:
         features.
         """
         producer = pending.producer
-        weight = self.graph.tensors[producer.tensors["weight"]].to(torch.float64).flatten(1)
-        bias = torch.zeros(len(weight), dtype=torch.float64)
+        weight = self.weights[producer.name]
+        codes, column_scale = weight.codes, weight.scale
+        bias = torch.zeros(len(codes), dtype=torch.float64)
         if "bias" in producer.tensors:
             bias = self.graph.tensors[producer.tensors["bias"]].to(torch.float64)
         source = self.values[producer.inputs[0]]
@@ -94,26 +131,31 @@ class Emission:
                 raise NoIntegerFormError("reads a tensor that is not int8 codes")
             operand, order = self.rows(source, producer)
             in_scale = source.scale
-            weight = weight[:, order]
+            codes = codes[:, order]
         if columns is not None:
-            weight, bias = weight[columns], bias[columns]
+            codes, column_scale, bias = codes[columns], column_scale[columns], bias[columns]
         # A column's scale follows its weights, unless they are so small that its bias would not
         # fit.
         by_bias = bias.abs() / (in_scale * _BIAS_LIMIT)
-        column_scale = torch.maximum(weight.abs().amax(1) / 127, by_bias).clamp(min=1e-12)
-        codes = torch.round(weight / column_scale.unsqueeze(1)).to(torch.int8)
+        coarser = by_bias > column_scale
+        if bool(coarser.any()):
+            values = codes[coarser] * column_scale[coarser].unsqueeze(1)
+            codes = codes.clone()
+            codes[coarser] = nearest(values, by_bias[coarser], self.options.weight_bits)
+            column_scale = torch.maximum(column_scale, by_bias)
         bias_codes = torch.round(bias / (column_scale * in_scale))
+        self.products[name] = Product(producer, columns)
         multiplier, shift = dyadic_tensor(column_scale * in_scale / scale)
         return self.emit(
             IntegerOperator(
                 name=name,
                 kind="Linear",
                 inputs=(operand,),
-                output=(pending.tokens, len(weight)),
+                output=(pending.tokens, len(codes)),
                 bits=bits,
                 scale=scale,
                 origin=origin,
-                macs=pending.tokens * weight.numel(),
+                macs=pending.tokens * codes.numel(),
             ),
             {
                 "weight": codes,
@@ -168,7 +210,7 @@ class Emission:
                     kind="Select",
                     inputs=(codes.operator,),
                     output=(1, codes.features),
-                    bits=8,
+                    bits=self.bits,
                     scale=codes.scale,
                     attributes={"token": int(token[0])},
                 )

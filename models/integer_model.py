@@ -232,12 +232,12 @@ class IntegerModel:
             )
         if operator.kind == "Gelu":
             factor = self._dyadic(operator, "output")
-            return requantize(gelu(operands[0]), factor.multiplier, factor.shift, 8)
+            return requantize(gelu(operands[0]), factor.multiplier, factor.shift, operator.bits)
         if operator.kind == "LayerNorm":
-            return layernorm(operands[0], self.layernorm_codes(operator))
+            return saturate(layernorm(operands[0], self.layernorm_codes(operator)), operator.bits)
         if operator.kind == "Attention":
             q, k, v = operands
-            return attention(q, k, v, self.attention_codes(operator))
+            return saturate(attention(q, k, v, self.attention_codes(operator)), operator.bits)
         if operator.kind == "Embed":
             constant = self._tensor(operator, "constant")
             first = int(attributes["first_token"])

@@ -11,6 +11,7 @@ features into the weights.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 
@@ -24,6 +25,8 @@ from .integer.requantize import dyadic
 from .integer.softmax import SCORE_FRACTION
 from .integer_model import IntegerOperator
 from .lowered import Assembly, Codes, Constant, Image, Pending, Scores, Stream, Value
+from .quantization_options import QuantizationOptions
+from .weight_codes import WeightCodes
 
 __all__ = ["Lowering"]
 
@@ -35,8 +38,14 @@ class Lowering(Emission):
     operator without an integer form, with module path and source line.
     """
 
-    def __init__(self, graph: Graph, seen: Observations) -> None:
-        super().__init__(graph, seen)
+    def __init__(
+        self,
+        graph: Graph,
+        seen: Observations,
+        options: QuantizationOptions | None = None,
+        weights: Mapping[str, WeightCodes] | None = None,
+    ) -> None:
+        super().__init__(graph, seen, options, weights)
         self.regions = {region.apply: region for region in graph.regions}
         self.region_of = {
             part: region for region in graph.regions for part in (region.scores, region.softmax)
@@ -223,7 +232,7 @@ class Lowering(Emission):
                 kind="LayerNorm",
                 inputs=(stream,),
                 output=(tokens, width),
-                bits=8,
+                bits=self.bits,
                 scale=scale,
                 origin=operator.name,
                 attributes={
@@ -262,7 +271,7 @@ class Lowering(Emission):
                 kind="Gelu",
                 inputs=(before,),
                 output=(pending.tokens, pending.features),
-                bits=8,
+                bits=self.bits,
                 scale=scale,
                 origin=operator.name,
                 attributes=factor("output", output_factor),
@@ -306,7 +315,7 @@ class Lowering(Emission):
                 kind="Attention",
                 inputs=tuple(operands),
                 output=(region.tokens, features),
-                bits=8,
+                bits=self.bits,
                 scale=out_scale,
                 origin=region.apply,
                 attributes={
@@ -335,7 +344,7 @@ class Lowering(Emission):
             raise NoIntegerFormError("attention reads a projection whose tokens are rearranged")
         scale = self.activation_scale(source)
         emitted = self.product(
-            pending, name=name, bits=8, scale=scale, columns=columns.flatten(), origin=""
+            pending, name=name, bits=self.bits, scale=scale, columns=columns.flatten(), origin=""
         )
         return emitted, scale
 

@@ -12,12 +12,21 @@ from .calibration import observe
 from .graph import Graph, Operator, execute
 from .integer_model import IntegerModel, IntegerOperator, LayerQuality
 from .lowering import Lowering
+from .quantization_options import QuantizationOptions
+from .weight_codes import encode_weights
 
 __all__ = ["quantize"]
 
 
-def quantize(graph: Graph, calibration: Tensor, *, name: str | None = None) -> IntegerModel:
-    """The integer model of ``graph``, calibrated on ``calibration`` [n, C, H, W] float images.
+def quantize(
+    graph: Graph,
+    calibration: Tensor,
+    *,
+    name: str | None = None,
+    options: QuantizationOptions | None = None,
+) -> IntegerModel:
+    """The integer model of ``graph``, calibrated on ``calibration`` [n, C, H, W] float images, with
+    the widths and methods of ``options`` (`QuantizationOptions()` if None).
 
     Raises VitruviusError listing every operator without an integer form (with module path and
     source line), or naming the first layer whose weights or activations are not finite.
@@ -25,8 +34,10 @@ def quantize(graph: Graph, calibration: Tensor, *, name: str | None = None) -> I
     for key, tensor in graph.tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise VitruviusError(f"weights of {graph.name}: {key} holds NaN or Inf")
+    options = options or QuantizationOptions()
     seen = observe(graph, calibration)
-    lowering = Lowering(graph, seen)
+    weights = encode_weights(graph, calibration, options.weight_bits)
+    lowering = Lowering(graph, seen, options, weights)
     lowering.run()
     model = IntegerModel(name or graph.name, tuple(lowering.emitted), lowering.tensors)
     quality = _quality(model, graph, calibration)
