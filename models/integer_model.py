@@ -143,7 +143,7 @@ class IntegerModel:
         result = images
         for operator in self.operators:
             operands = [values[name] for name in operator.inputs]
-            result = self._evaluate(operator, operands, images)
+            result = self.evaluate(operator, operands, images)
             values[operator.name] = result
             if observe is not None:
                 observe(operator, result)
@@ -161,7 +161,7 @@ class IntegerModel:
         """int64 [B, tokens, features]: the codes of the patches of float images, as the hardware
         takes them.
         """
-        return self._evaluate(self.operators[0], [], images)
+        return self.evaluate(self.operators[0], [], images)
 
     def save(self, path: Path) -> None:
         """Writes safetensors with the structure as JSON in its metadata; the same model gives the
@@ -214,9 +214,12 @@ class IntegerModel:
         attributes = operator.attributes
         return Dyadic(int(attributes[f"{role}_multiplier"]), int(attributes[f"{role}_shift"]))
 
-    def _evaluate(
+    def evaluate(
         self, operator: IntegerOperator, operands: list[Tensor], images: Tensor
     ) -> Tensor:
+        """The codes [B, tokens, features] of one operator of the model; ``operands`` are the codes
+        of its inputs, ``images`` float images for the first one.
+        """
         attributes = operator.attributes
         if operator.kind == "Quantize":
             codes = torch.round(images.to(torch.float64) / operator.scale).to(torch.int64)
