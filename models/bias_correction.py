@@ -1,0 +1,63 @@
+"""The mean error that quantization leaves in each product, taken out of its bias."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from .comparison import side_by_side
+from .emission import Product
+from .graph import Graph
+from .integer.matmul import matmul
+from .integer.requantize import requantize
+from .integer_model import IntegerModel, IntegerOperator
+
+__all__ = ["correct_biases"]
+
+_BIAS_LIMIT = (1 << 30) - 1
+
+
+def correct_biases(
+    model: IntegerModel, graph: Graph, images: Tensor, products: Mapping[str, Product]
+) -> IntegerModel:
+    """``model`` with the biases of its products moved so that the mean output of each feature is
+    the float graph's on ``images`` [n, C, H, W].
+
+    Products are corrected in order of execution, each with those before it corrected already
+    (empirical bias correction: Nagel et al., arXiv 1906.04721, section 4.2 and appendix D). The
+    mean over ``n`` images is uncertain by a variance ``v / n``; the correction is scaled by
+    ``max(0, 1 - v / n / mean**2)``, so that an effect that is not there is not corrected. With one
+    image nothing is.
+    """
+    if len(images) < 2:
+        return model
+    tensors = dict(model.tensors)
+
+    def visit(
+        operator: IntegerOperator, operands: Sequence[Tensor], value: Tensor | None
+    ) -> Tensor:
+        if operator.kind != "Linear" or value is None or operator.name not in products:
+            return model.evaluate(operator, list(operands), images)
+        role = {name: tensors[key].to(torch.int64) for name, key in operator.tensors.items()}
+        sums = matmul(operands[0], role["weight"].t())
+        factor = role["multiplier"], role["shift"]
+        codes = requantize(sums + role["bias"], *factor, operator.bits)
+        error = (value.to(torch.float64) - codes * operator.scale).mean(1)
+        # A unit of the accumulator is worth scale * multiplier / 2**shift.
+        unit = operator.scale * role["multiplier"].double() * 2.0 ** -role["shift"].double()
+        shift = torch.round(_shrunk(error) / unit).to(torch.int64)
+        bias = (role["bias"] + shift).clamp(-_BIAS_LIMIT, _BIAS_LIMIT)
+        tensors[operator.tensors["bias"]] = bias.to(torch.int32)
+        return requantize(sums + bias, *factor, operator.bits)
+
+    side_by_side(model, graph, images, products, visit)
+    return IntegerModel(model.name, model.operators, tensors, model.quality)
+
+
+def _shrunk(error: Tensor) -> Tensor:
+    """The mean of ``error`` [n, features] over images, shrunk by what is uncertain about it."""
+    mean = error.mean(0)
+    uncertain = error.var(0) / len(error)
+    return mean * (1 - uncertain / mean.square().clamp(min=1e-300)).clamp(min=0)
