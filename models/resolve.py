@@ -17,12 +17,15 @@ from torch import Tensor, nn
 
 from ..errors import VitruviusError, nearest
 from .datasets import Dataset
+from .exported_program import load_program
 from .user_line import first_line, user_line
-from .weights import load_into
-from .zoo import ZOO
+from .zoo import ZOO, ZooModel
+from .zoo.model_file import load_model_file
+from .zoo.pretrained import load_pretrained
 
 __all__ = ["Workload", "resolve_model", "zoo_names"]
 
+_PROGRAM_SUFFIXES = (".pt2", ".pt", ".pth")
 _SIZE_NAMES = ("image_size", "img_size", "input_size")
 _CHANNEL_NAMES = ("num_channels", "channels", "in_channels", "in_chans")
 _RETURN_EXAMPLE = "return them too: return module, torch.zeros(1, 3, 224, 224)"
@@ -44,7 +47,7 @@ def zoo_names() -> tuple[str, ...]:
 
 
 def resolve_model(spec: str) -> Workload:
-    """The workload that ``spec`` names: a zoo name, ``file.py:factory`` or
+    """The workload that ``spec`` names: a zoo name, a model's TOML file, ``file.py:factory`` or
     ``package.module:factory``.
 
     A factory takes no arguments and returns a module, or a module and its example inputs (one
@@ -55,14 +58,19 @@ def resolve_model(spec: str) -> Workload:
     is missing, raises or returns something else, with its file and line.
     """
     if spec in ZOO:
-        return _from_zoo(spec)
+        return _from_entry(ZOO[spec])
+    if spec.endswith(".toml"):
+        return _from_entry(load_model_file(Path(spec)))
+    if spec.endswith(_PROGRAM_SUFFIXES):
+        program, inputs = load_program(Path(spec))
+        return Workload(Path(spec).stem, program.eval(), inputs, None)
     place, colon, factory = spec.rpartition(":")
     if not colon:
         if spec.endswith(".py"):
             raise VitruviusError(f"expected file.py:factory, got '{spec}' without a factory")
         raise VitruviusError(
             f"unknown model '{spec}', {nearest(spec, ZOO)}; "
-            "or give file.py:factory or package.module:factory"
+            "or give a model's TOML file, file.py:factory or package.module:factory"
         )
     if not place or not factory:
         raise VitruviusError(f"expected file.py:factory or package.module:factory, got '{spec}'")
@@ -70,13 +78,12 @@ def resolve_model(spec: str) -> Workload:
     return _from_factory(spec, factory, place, _attribute(source, factory, place))
 
 
-def _from_zoo(name: str) -> Workload:
-    entry = ZOO[name]
+def _from_entry(entry: ZooModel) -> Workload:
     module = entry.build()
     if entry.weights is not None:
-        load_into(module, entry.weights)
+        load_pretrained(module, entry.weights)
     dataset = entry.dataset() if entry.dataset is not None else None
-    return Workload(name, module.eval(), entry.example_inputs(), dataset)
+    return Workload(entry.name, module.eval(), entry.example_inputs(), dataset)
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from .vit import VisionTransformer, VisionTransformerConfig
+from . import ZOO
+from .vit import VisionTransformer
 
 __all__ = ["VIT_DIGITS", "vit_digits"]
 
-VIT_DIGITS = VisionTransformerConfig(
-    image_size=8,
-    patch_size=2,
-    channels=1,
-    classes=10,
-    dim=64,
-    depth=4,
-    heads=4,
-    norm_eps=1e-5,
-)
+VIT_DIGITS = ZOO["vit_digits"].config
 
 
 def vit_digits() -> VisionTransformer:

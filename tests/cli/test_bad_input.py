@@ -92,7 +92,7 @@ def machine_file(folder: Path, old: str, new: str) -> Path:
 @pytest.mark.parametrize("verb", ["trace", "quantize", "generate", "estimate", "cosim"])
 def test_unknown_model(verb: str, refused: Refused) -> None:
     text = refused(verb, "vit_digit")
-    assert text.startswith("unknown model 'vit_digit', did you mean 'vit_digits'?")
+    assert text.startswith("unknown model 'vit_digit', did you mean 'vit_digits'")
 
 
 @pytest.mark.parametrize("verb", ["generate", "estimate", "cosim"])
