@@ -115,13 +115,19 @@ class Call:
         if isinstance(argument, Node):
             return self._raiser.as_operand(self._raiser.values[argument])
         if isinstance(argument, (int, float)):
-            return self._raiser.scalar(float(argument))
+            exact = isinstance(argument, int) and self._whole_result()
+            return self._raiser.scalar(argument if exact else float(argument))
         raise NoRuleError(f"argument {name} is {argument!r}, expected a tensor or a number")
 
     def operands(self, name: str) -> list[Ref]:
         """A list of tensors."""
         nodes = cast("Sequence[Node]", self._arguments[name])
         return [self._raiser.as_operand(self._raiser.values[node]) for node in nodes]
+
+    def values(self, name: str) -> list[Value]:
+        """What the tensors of a list, any of which may be None, were raised to."""
+        nodes = cast("Sequence[Node | None]", self._arguments[name])
+        return [None if node is None else self._raiser.values[node] for node in nodes]
 
     def weight(self, name: str) -> Weight | None:
         """A tensor argument known at trace time; None when absent. Raises ``NoRuleError`` when
@@ -146,21 +152,36 @@ class Call:
             raise NoRuleError(f"argument {name} is {argument!r}, expected a number")
         return float(argument)
 
+    def numbers(self, name: str) -> tuple[float, ...]:
+        return tuple(float(item) for item in cast("Sequence[float]", self._arguments[name]))
+
     def flag(self, name: str) -> bool:
         return bool(self._arguments.get(name))
 
     def text(self, name: str) -> str:
         return str(self._arguments[name])
 
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the call's result with -1 on the batch axis."""
-        value = self.node.meta["val"]
+    def picked(self) -> set[int]:
+        """Which of several results are read."""
+        return {cast(int, user.args[1]) for user in self.node.users if user.users}
+
+    def shape(self, name: str = "") -> tuple[int, ...]:
+        """The shape of the call's result, or of an argument, with -1 on the batch axis."""
+        value = cast(Node, self._arguments[name] if name else self.node).meta["val"]
         shape = tuple(-1 if symbolic(size) else int(size) for size in value.shape)
         if shape.count(-1) > 1:
             raise NoRuleError(
-                f"its result has shape {tuple(value.shape)}, with the batch in several axes"
+                f"its {name or 'result'} has shape {tuple(value.shape)}, "
+                "with the batch in several axes"
             )
         return shape
+
+    def _whole_result(self) -> bool:
+        """Whether the call's result has a whole-number element type."""
+        value = self.node.meta.get("val")
+        if not isinstance(value, torch.Tensor):
+            return False
+        return not (value.is_floating_point() or value.dtype == torch.bool)
 
     def spec(self) -> TensorSpec:
         """Shape and element type of the call's result for one image."""

@@ -4,6 +4,26 @@ import.
 
 from __future__ import annotations
 
-from . import attention, linear, pointwise, shape
+from . import (
+    activations,
+    attention,
+    convolution,
+    einsum,
+    linear,
+    normalisation,
+    pointwise,
+    reductions,
+    shape,
+)
 
-__all__ = ["attention", "linear", "pointwise", "shape"]
+__all__ = [
+    "activations",
+    "attention",
+    "convolution",
+    "einsum",
+    "linear",
+    "normalisation",
+    "pointwise",
+    "reductions",
+    "shape",
+]

@@ -1,15 +1,14 @@
-"""Rules for attention's fused operator and for softmax and normalisation."""
+"""The rule for attention's fused operator."""
 
 from __future__ import annotations
 
 import torch
 
-from ..evaluate import Attribute
 from ..raising import Raiser
 from ..rewrite import Call, NoRuleError, Ref, Value, Weight, rule
 from .linear import product
 
-__all__ = ["layer_norm", "scaled_dot_product_attention", "softmax"]
+__all__ = ["scaled_dot_product_attention"]
 
 
 @rule("aten.scaled_dot_product_attention.default")
@@ -32,30 +31,8 @@ def scaled_dot_product_attention(call: Call, raiser: Raiser) -> Value:
     return product(raiser, share, v, transpose_b=False, label="apply")
 
 
-@rule("aten.softmax.int", "aten._softmax.default")
-def softmax(call: Call, raiser: Raiser) -> Value:
-    """Softmax along one axis; the last axis is written -1."""
-    operand = call.operand("self")
-    if call.given("dtype") and call.spec().dtype != raiser.operators[operand.name].output.dtype:
-        raise NoRuleError("a softmax that changes the element type has no rule")
-    axes = len(raiser.shape(operand))
-    dim = call.whole("dim") % axes
-    return raiser.add("Softmax", [operand], attributes={"dim": -1 if dim == axes - 1 else dim})
-
-
-@rule("aten.layer_norm.default")
-def layer_norm(call: Call, raiser: Raiser) -> Value:
-    """Over the last axis only."""
-    normalized = call.wholes("normalized_shape")
-    if len(normalized) != 1:
-        raise NoRuleError(f"normalisation over {len(normalized)} axes has no rule")
-    weights = {role: held for role in ("weight", "bias") if (held := call.weight(role))}
-    attributes: dict[str, Attribute] = {"eps": call.number("eps"), "normalized": normalized[0]}
-    return raiser.add("LayerNorm", [call.operand("input")], attributes=attributes, weights=weights)
-
-
 def _mask(call: Call, raiser: Raiser, shape: tuple[int, ...]) -> Ref | None:
-    """The additive mask: a boolean one known at trace time becomes 0 and minus infinity."""
+    """The additive mask: a boolean one becomes 0 and minus infinity."""
     if call.flag("is_causal"):
         causal = torch.full(shape[-2:], float("-inf")).triu(1)
         return raiser.as_operand(
@@ -70,5 +47,6 @@ def _mask(call: Call, raiser: Raiser, shape: tuple[int, ...]) -> Ref | None:
         return raiser.as_operand(raiser.hold(f"{held.key}.additive", mask, parameter=False))
     mask_operand = call.operand("attn_mask")
     if raiser.operators[mask_operand.name].output.dtype == "bool":
-        raise NoRuleError("a boolean mask computed from the input has no rule")
+        numbers = [raiser.scalar(0.0), raiser.scalar(float("-inf"))]
+        return raiser.add("Where", [mask_operand, *numbers], label="mask")
     return mask_operand

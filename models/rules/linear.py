@@ -1,20 +1,13 @@
-"""Rules for everything that multiplies: linear layers, convolutions, matrix products."""
+"""Rules for matrix products with and without trained weights."""
 
 from __future__ import annotations
 
-from ..evaluate import Attribute
+from ..kind import Attribute
 from ..raising import Raiser
 from ..rewrite import Call, NoRuleError, Ref, Value, Weight, rule
+from .pointwise import scaled
 
-__all__ = [
-    "addmm",
-    "baddbmm",
-    "conv2d",
-    "convolution",
-    "linear",
-    "matmul",
-    "product",
-]
+__all__ = ["addmm", "baddbmm", "linear", "linear_with", "matmul", "product", "reshaped"]
 
 
 @rule("aten.linear.default")
@@ -27,75 +20,55 @@ def linear(call: Call, raiser: Raiser) -> Value:
     return raiser.add("Linear", [call.operand("input")], weights=weights)
 
 
-@rule("aten.conv2d.default", "aten.conv2d.padding")
-def conv2d(call: Call, raiser: Raiser) -> Value:
-    """Zero-padded, possibly strided, dilated or grouped convolution with trained weights."""
-    weights = {role: held for role in ("weight", "bias") if (held := call.weight(role))}
-    kernel = raiser.tensor(weights["weight"]).shape[2:]
-    stride, dilation = _pair(call.wholes("stride")), _pair(call.wholes("dilation"))
-    if call.target.endswith("padding"):
-        spans = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        if call.text("padding") == "valid":
-            padding: tuple[int, ...] = (0, 0)
-        elif all(span % 2 == 0 for span in spans):
-            padding = tuple(span // 2 for span in spans)
-        else:
-            raise NoRuleError("padding 'same' around an even kernel is not symmetric")
-    else:
-        padding = _pair(call.wholes("padding"))
-    return raiser.add(
-        "Conv2d",
-        [call.operand("input")],
-        attributes={
-            "stride": stride,
-            "padding": padding,
-            "dilation": dilation,
-            "groups": call.whole("groups"),
-        },
-        weights=weights,
-    )
-
-
-@rule("aten.convolution.default")
-def convolution(call: Call, raiser: Raiser) -> Value:
-    """The general convolution, where it is a plain 2-D one."""
-    if call.flag("transposed") or len(call.wholes("stride")) != 2:
-        raise NoRuleError("only plain 2-D convolutions have a rule")
-    return conv2d(call, raiser)
-
-
-@rule("aten.matmul.default", "aten.bmm.default", "aten.mm.default")
+@rule("aten.matmul.default", "aten.bmm.default", "aten.mm.default", "aten.mv.default")
 def matmul(call: Call, raiser: Raiser) -> Value:
-    """Operands [..., M, K] and [..., K, N]; with a trained 2-D second one it is a Linear."""
-    left, right = ("self", "mat2") if call.given("mat2") else ("self", "other")
+    """Operands [..., M, K] and [..., K, N]; with a trained 2-D second one it is a Linear.
+
+    A vector known at trace time stands for a matrix of one row or column.
+    """
+    left = "self"
+    right = next(name for name in ("mat2", "vec", "other") if call.given(name))
     held = call.value(right)
-    if isinstance(held, Weight) and raiser.tensor(held).dim() == 2:
-        weight = _transposed(raiser, held)
-        return raiser.add("Linear", [call.operand(left)], weights={"weight": weight})
+    if isinstance(held, Weight) and raiser.tensor(held).dim() <= 2:
+        weight = raiser.tensor(held)
+        column = weight.dim() == 1
+        out = linear_with(raiser, call.operand(left), _transposed(raiser, held))
+        return reshaped(raiser, out, call.shape()) if column else out
     a, b = call.operand(left), call.operand(right)
-    if len(raiser.shape(a)) < 2 or len(raiser.shape(b)) < 2:
-        raise NoRuleError("a product with a vector has no rule")
+    if len(raiser.shape(b)) < 2:
+        raise NoRuleError("a product with a computed vector has no rule")
+    if len(raiser.shape(a)) < 2:
+        vector = call.weight(left)
+        if vector is None:
+            raise NoRuleError("a product with a computed vector has no rule")
+        row = raiser.hold(
+            f"{vector.key}.row", raiser.tensor(vector)[None], parameter=vector.parameter
+        )
+        out = product(raiser, raiser.as_operand(row), b, transpose_b=False)
+        return reshaped(raiser, out, call.shape())
     return product(raiser, a, b, transpose_b=False)
 
 
 @rule("aten.addmm.default")
 def addmm(call: Call, raiser: Raiser) -> Value:
-    """Beta * bias + alpha * (a times b), where both factors are 1."""
-    _unit_factors(call)
+    """Beta * bias + alpha * (a times b)."""
     held, bias = call.value("mat2"), call.value("self")
-    if isinstance(held, Weight) and isinstance(bias, Weight) and raiser.tensor(bias).dim() == 1:
+    plain = call.number("beta") == 1.0 and call.number("alpha") == 1.0
+    if (
+        plain
+        and isinstance(held, Weight)
+        and isinstance(bias, Weight)
+        and raiser.tensor(bias).dim() == 1
+    ):
         weights = {"weight": _transposed(raiser, held), "bias": bias}
         return raiser.add("Linear", [call.operand("mat1")], weights=weights)
-    out = product(raiser, call.operand("mat1"), call.operand("mat2"), transpose_b=False)
-    return raiser.add("Add", [out, call.operand("self")])
+    return _sum_of_product(call, raiser, "mat1", "mat2")
 
 
 @rule("aten.baddbmm.default")
 def baddbmm(call: Call, raiser: Raiser) -> Value:
-    """Bias + a [B, M, K] times b [B, K, N]: attention scores with a mask."""
-    _unit_factors(call)
-    out = product(raiser, call.operand("batch1"), call.operand("batch2"), transpose_b=False)
-    return raiser.add("Add", [out, call.operand("self")])
+    """Beta * bias + alpha * (a [B, M, K] times b [B, K, N]): attention scores with a mask."""
+    return _sum_of_product(call, raiser, "batch1", "batch2")
 
 
 def product(
@@ -106,17 +79,31 @@ def product(
     return raiser.add("MatMul", [a, b], attributes=attributes, label=label)
 
 
+def linear_with(raiser: Raiser, operand: Ref, weight: Weight) -> Ref:
+    """A Linear operator without bias; weight [O, K]."""
+    return raiser.add("Linear", [operand], weights={"weight": weight})
+
+
+def reshaped(raiser: Raiser, operand: Ref, shape: tuple[int, ...]) -> Ref:
+    """A View; -1 in ``shape`` stands for the axis that carries the batch."""
+    if raiser.shape(operand) == tuple(1 if size == -1 else size for size in shape):
+        return operand
+    attributes: dict[str, Attribute] = {"op": "reshape", "shape": shape}
+    return raiser.add("View", [operand], attributes=attributes, label="reshape")
+
+
+def _sum_of_product(call: Call, raiser: Raiser, left: str, right: str) -> Value:
+    """``beta`` 0 leaves the summand out, whatever it holds."""
+    a, b = call.operand(left), call.operand(right)
+    out = product(raiser, a, b, transpose_b=False, scale=call.number("alpha"))
+    if call.number("beta") == 0.0:
+        return out
+    return raiser.add("Add", [out, scaled(raiser, call.operand("self"), call.number("beta"))])
+
+
 def _transposed(raiser: Raiser, held: Weight) -> Weight:
+    """[K, O] or [K] as the weight [O, K] of a Linear."""
+    tensor = raiser.tensor(held)
     key = held.key.removesuffix(".folded") + ".transposed"
-    return raiser.hold(key, raiser.tensor(held).t().contiguous(), parameter=held.parameter)
-
-
-def _unit_factors(call: Call) -> None:
-    if call.number("beta") != 1.0 or call.number("alpha") != 1.0:
-        raise NoRuleError(
-            f"factors alpha {call.number('alpha')} and beta {call.number('beta')} are not 1"
-        )
-
-
-def _pair(values: tuple[int, ...]) -> tuple[int, int]:
-    return (values[0], values[-1])
+    turned = tensor.t().contiguous() if tensor.dim() == 2 else tensor[None]
+    return raiser.hold(key, turned, parameter=held.parameter)
