@@ -17,11 +17,13 @@ from torch import Tensor
 
 from ..errors import VitruviusError, nearest
 from .evaluate import KINDS, Attribute, evaluate_kind
+from .regions import AttentionRegion, MixtureRegion, attention_violations, mixture_violations
 
 __all__ = [
     "AttentionRegion",
     "Attribute",
     "Graph",
+    "MixtureRegion",
     "Operator",
     "TensorSpec",
     "Unmapped",
@@ -68,26 +70,6 @@ class Operator:
 
 
 @dataclass(frozen=True)
-class AttentionRegion:
-    """Scores, normaliser, apply: three operator names and the shape of one attention.
-
-    ``tokens`` queries attend to ``keys`` keys in ``heads`` heads of ``head_dim``; ``scale``
-    multiplies the scores. ``bias`` names the Add of a mask or position bias between scores and
-    softmax, or is empty.
-    """
-
-    scores: str
-    softmax: str
-    apply: str
-    heads: int
-    tokens: int
-    head_dim: int
-    scale: float
-    keys: int
-    bias: str = ""
-
-
-@dataclass(frozen=True)
 class Unmapped:
     """An operator that has no rule and stays on the host, and why."""
 
@@ -106,7 +88,7 @@ class Graph:
     name: what the model is called in reports.
     operators: in any order; ``operators()`` gives them in topological order, ties by this order.
     tensors: constants by key, float32 unless the model says otherwise.
-    regions, unmapped: see the classes.
+    regions, mixtures, unmapped: see the classes.
 
     Raises ``VitruviusError`` when a name occurs twice, an input is unknown, or there is a cycle.
     """
@@ -118,11 +100,13 @@ class Graph:
         tensors: Mapping[str, Tensor],
         *,
         regions: Iterable[AttentionRegion] = (),
+        mixtures: Iterable[MixtureRegion] = (),
         unmapped: Iterable[Unmapped] = (),
     ) -> None:
         self.name = name
         self.tensors: dict[str, Tensor] = dict(tensors)
         self.regions: tuple[AttentionRegion, ...] = tuple(regions)
+        self.mixtures: tuple[MixtureRegion, ...] = tuple(mixtures)
         self.unmapped: tuple[Unmapped, ...] = tuple(unmapped)
         given = list(operators)
         self._operators = {operator.name: operator for operator in given}
@@ -338,39 +322,12 @@ def _shapes(graph: Graph) -> Iterator[str]:
             )
 
 
-def _regions(graph: Graph) -> Iterator[str]:
-    """A region is MatMul, Softmax over the last axis, MatMul, one feeding the other."""
-    names = {op.name for op in graph.operators()}
-    for region in graph.regions:
-        parts = (region.scores, region.softmax, region.apply) + (
-            (region.bias,) if region.bias else ()
-        )
-        if unknown := [name for name in parts if name not in names]:
-            yield f"region {region.scores}: unknown operators {', '.join(unknown)}"
-            continue
-        scores, softmax, apply = (graph.operator(name) for name in parts[:3])
-        if (scores.kind, softmax.kind, apply.kind) != ("MatMul", "Softmax", "MatMul"):
-            yield f"region {region.scores}: kinds {scores.kind}, {softmax.kind}, {apply.kind}"
-            continue
-        if softmax.inputs != (region.bias or region.scores,) or apply.inputs[0] != region.softmax:
-            yield f"region {region.scores}: its operators do not follow each other"
-        if scores.attributes["scale"] != region.scale:
-            yield (
-                f"region {region.scores}: scale {region.scale}, "
-                f"operator {scores.attributes['scale']}"
-            )
-        if scores.output.shape[-2:] != (region.tokens, region.keys):
-            yield (
-                f"region {region.scores}: {region.tokens} x {region.keys}, "
-                f"operator {scores.output.shape}"
-            )
-
-
 _RULES: dict[str, Callable[[Graph], Iterable[str]]] = {
     "vocabulary": _vocabulary,
     "tensors": _tensors,
     "plain attributes": _plain_attributes,
     "alive": _alive,
     "shapes": _shapes,
-    "regions": _regions,
+    "regions": attention_violations,
+    "mixtures": mixture_violations,
 }

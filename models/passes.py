@@ -213,5 +213,6 @@ def _rebuilt(
         operators,
         {key: tensor for key, tensor in graph.tensors.items() if key in used},
         regions=graph.regions if regions is None else regions,
+        mixtures=graph.mixtures,
         unmapped=[item for item in graph.unmapped if item.name in names],
     )
