@@ -20,6 +20,7 @@ __all__ = [
     "WIDTH",
     "delta_table",
     "gelu",
+    "rectified",
 ]
 
 WIDTH = 16
@@ -49,19 +50,29 @@ def delta_table() -> list[int]:
 _TABLE = torch.tensor(delta_table(), dtype=torch.int64)
 
 
+def rectified(x: Tensor, table: Tensor) -> Tensor:
+    """``relu(x) - delta(|x|)`` of 16-bit codes with 10 fraction bits, same format out; int64.
+
+    ``table``: int64, delta at steps of 1/32 in 14 fraction bits, interpolated linearly; zero from
+    its last entry on.
+    """
+    interval = FRACTION - STEP_FRACTION
+    limit = len(table) - 1
+    magnitude = x.abs()
+    index = magnitude >> interval
+    inside = index < limit
+    index = index.clamp(max=limit - 1)
+    part = magnitude & ((1 << interval) - 1)
+    mix = table[index] * ((1 << interval) - part) + table[index + 1] * part
+    drop = interval + DELTA_FRACTION - FRACTION
+    delta = (mix + (1 << (drop - 1))) >> drop
+    return x.clamp(min=0) - torch.where(inside, delta, 0)
+
+
 def gelu(x: Tensor) -> Tensor:
     """GELU of 16-bit codes with 10 fraction bits; same format out.
 
     >>> gelu(torch.tensor([-1024, 0, 1024, 32767])).tolist()
     [-162, 0, 862, 32767]
     """
-    interval = FRACTION - STEP_FRACTION
-    magnitude = x.abs()
-    index = magnitude >> interval
-    inside = index < DELTA_LIMIT
-    index = index.clamp(max=DELTA_LIMIT - 1)
-    part = magnitude & ((1 << interval) - 1)
-    mix = _TABLE[index] * ((1 << interval) - part) + _TABLE[index + 1] * part
-    drop = interval + DELTA_FRACTION - FRACTION
-    delta = (mix + (1 << (drop - 1))) >> drop
-    return x.clamp(min=0) - torch.where(inside, delta, 0)
+    return rectified(x, _TABLE)
