@@ -20,13 +20,14 @@ from torch.export import Dim, ExportedProgram, export
 
 from ..errors import VitruviusError
 from . import rules as _rules  # registers the rewrite rules
+from .exported_program import ExportedModule
 from .graph import Graph, Unmapped, check, execute_all
 from .passes import raise_attention
 from .raising import Raiser
 from .rewrite import symbolic
 from .user_line import first_line, user_line
 
-__all__ = ["TraceError", "UnmappedError", "trace"]
+__all__ = ["TraceError", "UnmappedError", "trace", "trace_program"]
 
 _RULES_LOADED = _rules.__all__
 _TOLERANCE = 1e-4
@@ -72,6 +73,8 @@ def trace(
         raise TraceError(
             f"{name}: expected at least one example input, all of them tensors, got {inputs!r}"
         )
+    if isinstance(module, ExportedModule):
+        return trace_program(module, inputs, name=name, unmapped=unmapped)
     _refuse_element_types(module, inputs, name)
     training = module.training
     module.eval()
@@ -106,6 +109,36 @@ def trace(
         )
     finally:
         module.train(training)
+
+
+def trace_program(
+    module: ExportedModule,
+    inputs: Sequence[Tensor],
+    *,
+    name: str,
+    unmapped: Literal["error", "host"] = "error",
+) -> Graph:
+    """The graph of a program that was exported before, checked like that of ``trace``.
+
+    It runs batches of the lengths that the program was exported for. Raises like ``trace``.
+    """
+    _refuse_element_types(module, inputs, name)
+    example = _examples(inputs, 1)
+    _run(module, example, name)
+    program = module.program
+    if any(_mutates(node.target) for node in program.graph.nodes):
+        with _quiet():
+            program = program.run_decompositions({})
+    graph = _raised(program, name)
+    if graph.unmapped and unmapped == "error":
+        raise UnmappedError(name, graph.unmapped)
+    check(graph)
+    if not _agrees(graph, module, example):
+        raise VitruviusError(
+            f"{name}: the traced graph and the saved program differ on the same random input; "
+            "is the program's output random, or was it exported in training mode?"
+        )
+    return graph
 
 
 def _refuse_element_types(module: nn.Module, inputs: Sequence[Tensor], name: str) -> None:
