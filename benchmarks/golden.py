@@ -1,0 +1,82 @@
+"""Seconds per image of the exact integer model at real sizes, through BLAS and in plain int64.
+
+    python -m benchmarks.golden [--threads 2] [--batch 8] [--reference] [MODEL ...]
+
+Weights are random and two random images calibrate: the time does not depend on the codes. Prints
+one line per model: preparation (once), seconds per image of the second run of a batch, how many
+products run in float32, and the peak memory of the process so far. ``--reference`` adds one image
+in plain int64 and checks that it gives the same integers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+
+import torch
+
+from vitruvius.models.integer.matmul import accumulator_type
+from vitruvius.models.integer_model import IntegerModel
+from vitruvius.models.quantization_options import QuantizationOptions
+from vitruvius.models.quantize import quantize
+from vitruvius.models.trace import trace
+from vitruvius.models.zoo import ZOO
+
+MODELS = ("deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224")
+
+
+def integer_model(name: str) -> IntegerModel:
+    """The zoo's ``name`` with random weights as integers, without the costly remedies."""
+    entry = ZOO[name]
+    graph = trace(entry.build().eval(), entry.example_inputs(), name=name)
+    images = torch.rand(2, *entry.input_shape[1:], generator=torch.Generator().manual_seed(0))
+    options = QuantizationOptions(equalise=False, bias_correction=False)
+    return quantize(graph, images, options=options)
+
+
+def timed(model: IntegerModel, images: torch.Tensor, *, reference: bool = False) -> float:
+    """Seconds of one run."""
+    start = time.perf_counter()
+    model.run(images, reference=reference)
+    return time.perf_counter() - start
+
+
+def in_float32(model: IntegerModel) -> str:
+    """How many Linears are exact in float32, as ``"49 of 49"``."""
+    bounds = {
+        row.operator: row.bound
+        for row in model.accumulator_bounds()
+        if row.what == "an accumulator"
+    }
+    linears = [operator.name for operator in model.operators if operator.kind == "Linear"]
+    fast = sum(accumulator_type(bounds[name]) is torch.float32 for name in linears)
+    return f"{fast} of {len(linears)}"
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", default=MODELS)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--reference", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print("model, first run s, s per image, Linears in float32, peak GiB")
+    for name in arguments.models:
+        model = integer_model(name)
+        generator = torch.Generator().manual_seed(1)
+        images = torch.rand(arguments.batch, *model.image_shape, generator=generator)
+        first = timed(model, images)
+        each = timed(model, images) / arguments.batch
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+        print(f"{name}, {first:.2f}, {each:.3f}, {in_float32(model)}, {peak:.2f}", flush=True)
+        if arguments.reference:
+            seconds = timed(model, images[:1], reference=True)
+            same = torch.equal(model.run(images[:1], reference=True), model.run(images[:1]))
+            print(f"{name}, plain int64: {seconds:.1f} s per image, equal: {same}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
