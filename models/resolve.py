@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import VitruviusError, nearest
 from .datasets import Dataset
 from .exported_program import load_program
+from .hugging_face import CONFIG, load_folder
 from .user_line import first_line, user_line
 from .zoo import ZOO, ZooModel
 from .zoo.model_file import load_model_file
@@ -47,8 +48,8 @@ def zoo_names() -> tuple[str, ...]:
 
 
 def resolve_model(spec: str) -> Workload:
-    """The workload that ``spec`` names: a zoo name, a model's TOML file, ``file.py:factory`` or
-    ``package.module:factory``.
+    """The workload that ``spec`` names: a zoo name, a model's TOML file, a saved program
+    (``.pt2``), a Hugging Face folder, ``file.py:factory`` or ``package.module:factory``.
 
     A factory takes no arguments and returns a module, or a module and its example inputs (one
     tensor or a sequence of them). Without inputs they are taken from the module's image size and
@@ -64,13 +65,18 @@ def resolve_model(spec: str) -> Workload:
     if spec.endswith(_PROGRAM_SUFFIXES):
         program, inputs = load_program(Path(spec))
         return Workload(Path(spec).stem, program.eval(), inputs, None)
+    folder = Path(spec).parent if Path(spec).name == CONFIG else Path(spec)
+    if folder.is_dir() and (folder.name != spec or (folder / CONFIG).is_file()):
+        module, inputs = load_folder(folder)
+        return Workload(folder.resolve().name, module, inputs, None)
     place, colon, factory = spec.rpartition(":")
     if not colon:
         if spec.endswith(".py"):
             raise VitruviusError(f"expected file.py:factory, got '{spec}' without a factory")
         raise VitruviusError(
             f"unknown model '{spec}', {nearest(spec, ZOO)}; "
-            "or give a model's TOML file, file.py:factory or package.module:factory"
+            "or give a model's TOML file, a .pt2 file, a folder with config.json, file.py:factory "
+            "or package.module:factory"
         )
     if not place or not factory:
         raise VitruviusError(f"expected file.py:factory or package.module:factory, got '{spec}'")
