@@ -68,15 +68,20 @@ def side_by_side(
 def measure(
     model: IntegerModel, graph: Graph, images: Tensor, products: Mapping[str, Product]
 ) -> tuple[LayerQuality, ...]:
-    """How well each tensor of ``model`` represents its float counterpart on ``images``."""
+    """How well each tensor of ``model`` represents its float counterpart on ``images``.
+
+    Where only some tokens are read (a head's), only those count.
+    """
     rows: list[LayerQuality] = []
+    read = _tokens_read(model)
 
     def visit(
         operator: IntegerOperator, operands: Sequence[Tensor], value: Tensor | None
     ) -> Tensor:
         codes = model.evaluate(operator, list(operands), images)
         if value is not None:
-            rows.append(quality_of(operator, codes, value))
+            tokens = read.get(operator.name, slice(None))
+            rows.append(quality_of(operator, codes[:, tokens], value[:, tokens]))
         return codes
 
     side_by_side(model, graph, images, products, visit)
@@ -97,6 +102,18 @@ def quality_of(operator: IntegerOperator, codes: Tensor, value: Tensor) -> Layer
         sqnr_db=round(10 * math.log10(signal / noise), 3) if noise and signal else math.inf,
         clipped=float(((codes >= top) | (codes <= -top - 1)).double().mean()),
     )
+
+
+def _tokens_read(model: IntegerModel) -> dict[str, list[int]]:
+    """The tokens that are read of those operators of which only Selects read anything."""
+    found: dict[str, list[int]] = {}
+    other: set[str] = set()
+    for operator in model.operators:
+        if operator.kind == "Select" and "token" in operator.attributes:
+            found.setdefault(operator.inputs[0], []).append(int(operator.attributes["token"]))
+        else:
+            other.update(operator.inputs)
+    return {name: tokens for name, tokens in found.items() if name not in other}
 
 
 def _float_name(operator: IntegerOperator, products: Mapping[str, Product], names: set[str]) -> str:

@@ -9,6 +9,7 @@ from ..errors import VitruviusError
 from .bias_correction import correct_biases
 from .calibration import batches, few, observe
 from .comparison import measure
+from .equalisation import equalise
 from .graph import Graph
 from .integer_model import IntegerModel
 from .lowering import Lowering
@@ -38,6 +39,8 @@ def quantize(
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise VitruviusError(f"weights of {graph.name}: {key} holds NaN or Inf")
     options = options or QuantizationOptions()
+    if options.equalise:
+        graph, _ = equalise(graph, calibration, options)
     seen = observe(graph, calibration)
     weights = encode_weights(graph, calibration, options.weight_bits)
     lowering = Lowering(graph, seen, options, weights)
