@@ -17,8 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from .kind import Attribute, Attributes, Kind, named, number, whole, wholes
+from .neighbourhood import NEIGHBOURHOOD
 from .normalisation import NORMALISATION
 from .pointwise import POINTWISE
+from .routing import ROUTING
 
 __all__ = ["KINDS", "Attribute", "Kind", "evaluate_kind", "multiply_accumulates"]
 
@@ -185,6 +187,8 @@ KINDS: dict[str, Kind] = {
     "View": Kind(1, _view, attributes=named("op")),
     "Select": Kind(1, _select, attributes=named("op", "dim")),
     "Host": Kind(None, _host, attributes=named("target", "arguments", "result")),
+    **NEIGHBOURHOOD,
     **NORMALISATION,
     **POINTWISE,
+    **ROUTING,
 }

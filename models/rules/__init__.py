@@ -12,8 +12,11 @@ from . import (
     linear,
     normalisation,
     pointwise,
+    pooling,
     reductions,
+    routing,
     shape,
+    window,
 )
 
 __all__ = [
@@ -24,6 +27,9 @@ __all__ = [
     "linear",
     "normalisation",
     "pointwise",
+    "pooling",
     "reductions",
+    "routing",
     "shape",
+    "window",
 ]

@@ -7,7 +7,6 @@ from ..raising import Raiser
 from ..rewrite import Call, NoRuleError, Pieces, Ref, Value, rule
 
 __all__ = [
-    "global_average_pool",
     "logsumexp",
     "reduced",
     "reduction",
@@ -89,16 +88,6 @@ def logsumexp(call: Call, raiser: Raiser) -> Value:
     if call.flag("keepdim"):
         return out
     return raiser.add("View", [out], attributes={"op": "reshape", "shape": call.shape()})
-
-
-@rule("aten.adaptive_avg_pool2d.default", "aten._adaptive_avg_pool2d.default")
-def global_average_pool(call: Call, raiser: Raiser) -> Value:
-    """[B, C, H, W] to [B, C, 1, 1]."""
-    if call.wholes("output_size") not in ((1, 1), (1,)):
-        raise NoRuleError(
-            f"adaptive pooling to {call.wholes('output_size')} has no rule, only to 1 x 1"
-        )
-    return reduced(raiser, "Mean", call.operand("self"), (-2, -1), True)
 
 
 def reduced(
