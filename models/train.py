@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,32 +14,41 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import VitruviusError
-from .datasets import digits
+from .augment import Warp, blended, mixed, warped
+from .datasets import Dataset, digits, mnistm, mnistm_parts
+from .resume import Resumable
 from .weights import save_weights
-from .zoo.vit_digits import vit_digits
+from .zoo import ZOO
+from .zoo.layers import MixtureOfExperts
+from .zoo.vit import VisionTransformer
 
-__all__ = ["Training", "accuracy", "train_digits"]
+__all__ = ["Training", "accuracy", "balance_loss", "train_digits", "train_mnistm"]
 
-_BATCH = 64
 _CLASSES = 10
-_PEAK_RATE = 1e-3
-_WARMUP_EPOCHS = 5
 _WEIGHT_DECAY = 0.05
 _LABEL_SMOOTHING = 0.1
-_MIXUP = 0.2
-# bounds of the random affine maps, chosen on folds of the training images
-_ROTATION = math.radians(15)
-_SCALING = 0.15
-_SHEAR = 0.2
-_SHIFT_PIXELS = 1.0
+_ADAMW_RATE = 1e-3
+_MUON_RATE = 3e-3
+_BALANCE = 0.01
+# initial values of the models trained with Muon: the height of the sines, their longest wavelength
+# in patches over 2 pi, and the factor of each branch's last matrix
+_POSITION = 0.2
+_LONGEST = 100
+_BRANCH = 0.3
+# share of the training after which backgrounds have full contrast
+_FULL_CONTRAST = 0.2
+_EVALUATED = 250
+
+Progress = Callable[[int, int, float], None]
 
 
 @dataclass(frozen=True)
 class Training:
     """What one training run gave: accuracy on the test images (0 to 1), its setting, and wall time
-    in seconds.
+    in seconds (of this run, where it went on from an interrupted one).
     """
 
+    model: str
     path: Path
     accuracy: float
     epochs: int
@@ -47,29 +56,95 @@ class Training:
     wall_s: float
 
 
+@dataclass(frozen=True)
+class _Recipe:
+    """How one model is trained: ``sample`` gives the images [n, C, H, W] and targets (classes [n]
+    or shares [n, classes]) of the training images at an index [n], when a share (0 to 1) of the
+    training is done; ``prepare`` sets initial values and gives the optimizers, at their peak rates.
+    """
+
+    model: str
+    data: Dataset
+    sample: Callable[[Tensor, float], tuple[Tensor, Tensor]]
+    batch: int
+    warmup_epochs: int
+    prepare: Callable[[VisionTransformer], Sequence[torch.optim.Optimizer]]
+
+
 def accuracy(module: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Share of ``images`` [n, C, H, W] whose largest logit is at ``labels`` [n], 0 to 1."""
     with torch.no_grad():
-        logits: Tensor = module(images)
+        logits = torch.cat([module(part) for part in torch.split(images, _EVALUATED)])
     return float((logits.argmax(-1) == labels).double().mean())
 
 
+def balance_loss(logits: Tensor, k: int) -> Tensor:
+    """How unevenly gate ``logits`` [..., E] use their experts: 1 when even, up to E / k when not.
+
+    E times the sum over experts of the share of choices times the mean weight (Fedus et al. 2022,
+    arXiv 2101.03961, equations 4 to 6, with the k choices of a token counted alike as in
+    GShard, Lepikhin et al. 2021); only the mean weight has a gradient.
+    """
+    weights = functional.softmax(logits, dim=-1).flatten(0, -2)
+    count = weights.shape[-1]
+    chosen = functional.one_hot(weights.topk(k, dim=-1).indices, count).to(weights.dtype)
+    return count * (chosen.mean((0, 1)) * weights.mean(0)).sum()
+
+
 def train_digits(
-    out: Path,
-    *,
-    epochs: int = 150,
-    seed: int = 0,
-    progress: Callable[[int, int, float], None] | None = None,
+    out: Path, *, epochs: int = 150, seed: int = 0, progress: Progress | None = None
 ) -> Training:
     """Trains ``vit_digits`` and writes its weights to ``out`` (safetensors).
 
     The last epoch's weights are kept: the test images are looked at once, after training, for the
-    figure in the file's metadata. Augmentation: small random affine maps and mixup. ``progress`` is
-    called after every epoch with (epoch from 1, epochs, mean training loss).
+    figure in the file's metadata. Augmentation: small random affine maps and mixup, with bounds
+    chosen on folds of the training images. ``progress`` is called after every epoch with (epoch
+    from 1, epochs, mean training loss). An interrupted run goes on from its last epoch.
 
     Raises ``VitruviusError`` when ``epochs`` or ``seed`` is out of range or ``out`` cannot be
     written.
     """
+    data = digits()
+    warp = Warp()
+
+    def sample(index: Tensor, _: float) -> tuple[Tensor, Tensor]:
+        return mixed(warped(data.train_images[index], warp), data.train_labels[index], _CLASSES)
+
+    recipe = _Recipe("vit_digits", data, sample, batch=64, warmup_epochs=5, prepare=_adamw)
+    return _train(recipe, out, epochs, seed, progress)
+
+
+def train_mnistm(
+    out: Path,
+    *,
+    experts: bool = False,
+    epochs: int = 36,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Training:
+    """Trains ``vit_mnistm``, or with ``experts`` ``vit_mnistm_moe``, and writes its weights to
+    ``out`` (safetensors).
+
+    As ``train_digits``; the digits are warped and get new backgrounds from the training halves of
+    the photographs every time they are shown, dark at first and at full contrast after 20 % of the
+    training. The hidden matrices are trained with Muon, which needed a third of AdamW's epochs.
+    Gates are kept even by ``balance_loss``.
+    """
+    train, _ = mnistm_parts()
+    warp = Warp(shift_pixels=2.0, bend_pixels=0.7)
+
+    def sample(index: Tensor, done: float) -> tuple[Tensor, Tensor]:
+        contrast = min(1.0, done / _FULL_CONTRAST)
+        return blended(train, index, warp, contrast), train.labels[index]
+
+    model = "vit_mnistm_moe" if experts else "vit_mnistm"
+    recipe = _Recipe(model, mnistm(), sample, batch=32, warmup_epochs=1, prepare=_muon)
+    return _train(recipe, out, epochs, seed, progress)
+
+
+def _train(
+    recipe: _Recipe, out: Path, epochs: int, seed: int, progress: Progress | None
+) -> Training:
     if epochs < 1:
         raise VitruviusError(f"epochs must be at least 1, got {epochs}")
     if not 0 <= seed < 2**63:
@@ -77,59 +152,133 @@ def train_digits(
     if out.is_dir():
         raise VitruviusError(f"expected a file to write the weights to, got the folder {out}")
     start = time.perf_counter()
-    data = digits()
+    data = recipe.data
     with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = vit_digits()
-        _fit(module, data.train_images, data.train_labels, epochs, progress)
-    module.eval()
-    score = accuracy(module, data.test_images, data.test_labels)
+        module = VisionTransformer(ZOO[recipe.model].config)
+        setting = {"model": recipe.model, "epochs": str(epochs), "seed": str(seed)}
+        unfinished = Resumable(out.with_name(f"{out.name}.unfinished"), setting)
+        _fit(module, recipe, epochs, unfinished, progress)
+        module.eval()
+        score = accuracy(module, data.test_images, data.test_labels)
     metadata = {
-        "model": "vit_digits",
+        **setting,
         "dataset": data.name,
-        "epochs": str(epochs),
-        "seed": str(seed),
         "test_images": str(len(data.test_labels)),
         "test_accuracy": f"{score:.4f}",
     }
     save_weights(module.state_dict(), out, metadata)
-    return Training(out, score, epochs, seed, time.perf_counter() - start)
+    unfinished.discard()
+    return Training(recipe.model, out, score, epochs, seed, time.perf_counter() - start)
 
 
 def _fit(
-    module: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    module: VisionTransformer,
+    recipe: _Recipe,
     epochs: int,
-    progress: Callable[[int, int, float], None] | None,
+    unfinished: Resumable,
+    progress: Progress | None,
 ) -> None:
-    """AdamW with linear warm-up and a cosine to zero; draws from torch's global generator only."""
-    batches = math.ceil(len(labels) / _BATCH)
-    steps, warmup = epochs * batches, min(_WARMUP_EPOCHS, epochs) * batches
-    optimizer = torch.optim.AdamW(module.parameters(), lr=_PEAK_RATE, weight_decay=_WEIGHT_DECAY)
+    """Linear warm-up and a cosine to zero; draws from torch's global generator only."""
+    images = len(recipe.data.train_labels)
+    batches = math.ceil(images / recipe.batch)
+    steps, warmup = epochs * batches, min(recipe.warmup_epochs, epochs) * batches
+    optimizers = recipe.prepare(module)
+    peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
 
-    def rate(step: int) -> float:
+    def share(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     module.train()
-    for epoch in range(1, epochs + 1):
-        total = 0.0
-        for index in torch.split(torch.randperm(len(labels)), _BATCH):
-            mixed, targets = _mixed(_warped(images[index]), labels[index])
-            loss = functional.cross_entropy(
-                module(mixed), targets, label_smoothing=_LABEL_SMOOTHING
-            )
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            total += float(loss.detach()) * len(index)
-        if progress is not None:
-            progress(epoch, epochs, total / len(labels))
+    with _gate_logits(module) as gates:
+        done = unfinished.restore(module, optimizers)
+        for epoch in range(done + 1, epochs + 1):
+            total = 0.0
+            order = torch.split(torch.randperm(images), recipe.batch)
+            for step, index in enumerate(order, (epoch - 1) * batches):
+                for optimizer, peak in zip(optimizers, peaks, strict=True):
+                    optimizer.param_groups[0]["lr"] = peak * share(step)
+                shown, targets = recipe.sample(index, step / steps)
+                loss = functional.cross_entropy(
+                    module(shown), targets, label_smoothing=_LABEL_SMOOTHING
+                )
+                total += float(loss.detach()) * len(index)
+                for logits, k in gates:
+                    loss = loss + _BALANCE * balance_loss(logits, k)
+                gates.clear()
+                module.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+                for optimizer in optimizers:
+                    optimizer.step()
+            unfinished.keep(module, optimizers, epoch)
+            if progress is not None:
+                progress(epoch, epochs, total / images)
+
+
+def _adamw(module: VisionTransformer) -> list[torch.optim.Optimizer]:
+    return [torch.optim.AdamW(module.parameters(), lr=_ADAMW_RATE, weight_decay=_WEIGHT_DECAY)]
+
+
+def _muon(module: VisionTransformer) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the matrices inside the blocks but the gates, at AdamW's scale
+    (Liu et al. 2025, arXiv 2502.16982), AdamW for the rest.
+
+    First, initial values that show every part of the image to every token: positions in sines of
+    both axes (as in Beyer et al. 2022, arXiv 2205.01580), mid-grey patches at 0, weak branches.
+    """
+    rows, columns = module.config.grid
+    with torch.no_grad():
+        patch = module.patch_embed
+        assert patch.bias is not None
+        patch.bias.copy_(-0.5 * patch.weight.sum((1, 2, 3)))
+        sines = _sines(rows, columns, module.config.dim)
+        module.pos_embed[:, module.config.prefix :] = _POSITION * sines
+        for name, parameter in module.blocks.named_parameters():
+            if name.endswith(("proj.weight", "fc2.weight")):
+                parameter.mul_(_BRANCH)
+            elif name.endswith(".bias"):
+                parameter.zero_()
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        hidden = name.startswith("blocks.") and parameter.ndim == 2 and ".gate" not in name
+        (matrices if hidden else others).append(parameter)
+    return [
+        torch.optim.AdamW(others, lr=_ADAMW_RATE, weight_decay=_WEIGHT_DECAY),
+        torch.optim.Muon(
+            matrices, lr=_MUON_RATE, weight_decay=_WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"
+        ),
+    ]
+
+
+def _sines(rows: int, columns: int, dim: int) -> Tensor:
+    """Sines and cosines of the place of each patch at ``dim`` / 4 wavelengths: [patches, dim]."""
+    wavelengths = _LONGEST ** (torch.arange(dim // 4) / (dim // 4))
+    places = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    turns = [place.reshape(-1, 1) / wavelengths for place in places]
+    return torch.cat([wave(turn) for turn in turns for wave in (torch.sin, torch.cos)], dim=1)
+
+
+@contextmanager
+def _gate_logits(module: nn.Module) -> Iterator[list[tuple[Tensor, int]]]:
+    """A list to which every gate of ``module`` adds its logits [B, N, E] and k on each call."""
+    seen: list[tuple[Tensor, int]] = []
+    hooks = []
+    for part in module.modules():
+        if isinstance(part, MixtureOfExperts):
+
+            def keep(_: nn.Module, __: object, logits: Tensor, k: int = part.top_k) -> None:
+                seen.append((logits, k))
+
+            hooks.append(part.gate.register_forward_hook(keep))
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager
@@ -141,34 +290,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _warped(images: Tensor) -> Tensor:
-    """Each image [n, C, H, W] turned, scaled, sheared and shifted a little, zeros coming in at the
-    borders.
-    """
-    count, _, _, width = images.shape
-
-    def spread(bound: float) -> Tensor:
-        return (2 * torch.rand(count) - 1) * bound
-
-    angle, scale, shear = spread(_ROTATION), 1 + spread(_SCALING), spread(_SHEAR)
-    shift = 2 * _SHIFT_PIXELS / width
-    cosine, sine = scale * torch.cos(angle), scale * torch.sin(angle)
-    rows = torch.stack([cosine, shear - sine, spread(shift), sine, cosine, spread(shift)], dim=1)
-    grid = functional.affine_grid(
-        rows.reshape(count, 2, 3), list(images.shape), align_corners=False
-    )
-    return functional.grid_sample(images, grid, align_corners=False)
-
-
-def _mixed(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mixup (Zhang et al. 2018): each image blended with another; targets float32 [n, classes]."""
-    share = torch.distributions.Beta(_MIXUP, _MIXUP).sample((len(labels), 1))
-    share = torch.maximum(share, 1 - share)
-    other = torch.randperm(len(labels))
-    targets = functional.one_hot(labels, _CLASSES).to(images.dtype)
-    blend = share[:, :, None, None]
-    return blend * images + (1 - blend) * images[other], share * targets + (1 - share) * targets[
-        other
-    ]
