@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ class AttentionRegion:
 
     ``tokens`` queries attend to ``keys`` keys in ``heads`` heads of ``head_dim``; ``scale``
     multiplies the scores. ``bias`` names the Add of a mask or position bias between scores and
-    softmax, or is empty.
+    softmax, or is empty. An image is cut into ``windows`` parts that attend to themselves only:
+    the leading axes of the scores hold ``windows * heads`` attentions for one image.
     """
 
     scores: str
@@ -30,6 +32,7 @@ class AttentionRegion:
     scale: float
     keys: int
     bias: str = ""
+    windows: int = 1
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,14 @@ def attention_violations(graph: Graph) -> Iterator[str]:
                 f"region {region.scores}: {region.tokens} x {region.keys}, "
                 f"operator {scores.output.shape}"
             )
+        attentions = prod(scores.output.shape[:-2])
+        if attentions != region.windows * region.heads:
+            yield (
+                f"region {region.scores}: {region.windows} windows of {region.heads} heads, "
+                f"operator {scores.output.shape}"
+            )
+        if graph.operator(scores.inputs[0]).output.shape[-1] != region.head_dim:
+            yield f"region {region.scores}: heads of {region.head_dim}, its queries are not"
 
 
 def mixture_violations(graph: Graph) -> Iterator[str]:
@@ -104,7 +115,7 @@ def mixture_violations(graph: Graph) -> Iterator[str]:
             yield f"{place}: {region.k} experts per token, operator {route.attributes['k']}"
         if route.output.shape[-1] != len(region.experts):
             yield f"{place}: {len(region.experts)} experts, {route.output.shape[-1]} weights"
-        if route.output.shape[-2:-1] != (region.tokens,):
+        if prod(route.output.shape[:-1]) != region.tokens:
             yield f"{place}: {region.tokens} tokens, operator {route.output.shape}"
         for first, act, last in region.experts:
             inner = graph.operator(first), graph.operator(act), graph.operator(last)

@@ -22,7 +22,7 @@ from ..errors import VitruviusError
 from . import rules as _rules  # registers the rewrite rules
 from .exported_program import ExportedModule
 from .graph import Graph, Unmapped, check, execute_all
-from .passes import raise_attention
+from .passes import raise_graph
 from .raising import Raiser
 from .rewrite import symbolic
 from .user_line import first_line, user_line
@@ -231,7 +231,7 @@ def _raised(program: ExportedProgram, name: str) -> Graph:
     raiser = Raiser(program)
     raiser.run()
     graph = Graph(name, raiser.operators.values(), raiser.tensors, unmapped=raiser.unmapped)
-    return raise_attention(graph)
+    return raise_graph(graph)
 
 
 def _agrees(graph: Graph, module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:

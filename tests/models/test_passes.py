@@ -8,14 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vitruvius.models.attention_products import absorb_transposes, fold_scales
+from vitruvius.models.attention_regions import find_regions
 from vitruvius.models.graph import Graph, Operator, TensorSpec, check, execute, execute_all
-from vitruvius.models.passes import (
-    absorb_transposes,
-    find_regions,
-    fold_scales,
-    raise_attention,
-    remove_dead,
-)
+from vitruvius.models.passes import raise_attention, remove_dead
 
 SEED = 9
 
