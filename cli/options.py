@@ -86,9 +86,9 @@ Calibration: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--calibration",
-        metavar="FILE",
-        help="Images to calibrate on: a float array [n, C, H, W] in a .npy file. "
-        "Default: the training images of the model's own data set.",
+        metavar="FOLDER|FILE",
+        help="Images to calibrate on: a folder of pictures, or floats [n, C, H, W] in a .npy or "
+        ".safetensors file. Default: the training images of the model's own data set.",
         show_default=False,
     ),
 ]

@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..models.datasets import Dataset
+    from ..models.equalisation import Equalised
     from ..models.graph import Graph
+    from ..models.images import ImageReading, ImageSet
     from ..models.integer_model import IntegerModel
+    from ..models.quantization_options import QuantizationOptions
     from ..models.resolve import Workload
 
 __all__ = [
     "Quantized",
-    "load_images",
     "load_workload",
     "quantized",
     "test_images",
@@ -26,7 +28,6 @@ __all__ = [
 ]
 
 _QUANTIZED_SUFFIX = ".safetensors"
-_NPY = b"\x93NUMPY"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class Quantized:
     """An integer model with what is known of its origin.
 
     ``workload`` and ``graph`` are None when the model came from a file. ``calibration`` are the
-    images [n, C, H, W] it was calibrated on, if known; ``dataset`` its test images, if it has any.
+    images [n, C, H, W] it was calibrated on, if known; ``dataset`` its test images, if it has any;
+    ``held_out`` images kept back to compare on. ``equalised`` says which tensors were; ``warning``
+    which pictures could not be read.
     """
 
     model: IntegerModel
@@ -42,6 +45,9 @@ class Quantized:
     graph: Graph | None
     dataset: Dataset | None
     calibration: Tensor | None
+    held_out: Tensor | None = None
+    equalised: tuple[Equalised, ...] = ()
+    warning: str = ""
 
 
 def load_workload(model: str, weights: Path | None) -> Workload:
@@ -62,71 +68,61 @@ def trace_workload(workload: Workload, unmapped: Literal["error", "host"] = "err
     return trace(workload.module, workload.example_inputs, name=workload.name, unmapped=unmapped)
 
 
-def load_images(path: Path) -> Tensor:
-    """Float images [n, C, H, W] from a ``.npy`` file.
-
-    Raises ``VitruviusError`` when the file is missing, not such an array, or holds NaN or infinity.
-    """
-    import numpy as np
-    import torch
-
-    if not path.is_file():
-        raise VitruviusError(f"expected a .npy file of images, found none at {path}")
-    with path.open("rb") as file:
-        if file.read(len(_NPY)) != _NPY:
-            raise VitruviusError(f"{path} is not a .npy file")
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise VitruviusError(f"{path} is not a complete .npy file: {reason}") from error
-    if array.ndim != 4 or array.dtype.kind != "f":
-        raise VitruviusError(
-            f"{path}: expected floating-point images [n, C, H, W], "
-            f"got {array.dtype} {list(array.shape)}"
-        )
-    if array.size == 0:
-        raise VitruviusError(f"{path}: expected at least one image, got {list(array.shape)}")
-    with np.errstate(over="ignore"):
-        images = array.astype(np.float32)
-    bad = int((~np.isfinite(images)).sum())
-    if bad:
-        raise VitruviusError(
-            f"{path}: expected finite values, got {bad} NaN or infinite of {array.size}"
-        )
-    return torch.from_numpy(images)
-
-
-def quantized(model: str, *, weights: Path | None, calibration: Path | None) -> Quantized:
+def quantized(
+    model: str,
+    *,
+    weights: Path | None,
+    calibration: Path | None,
+    reading: ImageReading | None = None,
+    options: QuantizationOptions | None = None,
+    holding_out: bool = False,
+) -> Quantized:
     """The integer model of MODEL, or of a file that ``vitruvius quantize`` wrote.
+
+    ``reading`` says how a folder of pictures is read, ``options`` how the model is quantized. With
+    ``holding_out`` the last fifth of the images given with --calibration is kept to compare on,
+    for a model without test images of its own.
 
     Raises ``VitruviusError`` when there are no images to calibrate on, besides the errors of
     loading, tracing and quantizing.
     """
-    from ..models.quantize import quantize
+    from ..models.quantize import quantization
 
-    given = load_images(calibration) if calibration is not None else None
     if model.endswith(_QUANTIZED_SUFFIX):
-        return _from_file(Path(model), weights, given)
+        return _from_file(Path(model), weights, calibration, reading)
     workload = load_workload(model, weights)
-    images = given
-    if images is None and workload.dataset is not None:
+    shape = tuple(workload.example_inputs[0].shape[1:])
+    found = None if calibration is None else _read(calibration, shape, reading)
+    if found is not None:
+        images = found.images
+    elif workload.dataset is not None:
         images = workload.dataset.calibration_images
-    if images is None:
+    else:
         raise VitruviusError(
-            f"{model} has no data set to calibrate on: give images with --calibration FILE.npy, "
-            f"floats {_wanted(workload)}"
+            f"{model} has no data set to calibrate on: give images with --calibration, a folder "
+            f"of pictures or a file of floats {_wanted(workload)}"
         )
-    if (
-        len(workload.example_inputs) == 1
-        and images.shape[1:] != workload.example_inputs[0].shape[1:]
-    ):
+    if len(workload.example_inputs) == 1 and tuple(images.shape[1:]) != shape:
         raise VitruviusError(
             f"calibration images: expected {_wanted(workload)}, got {list(images.shape)}"
         )
+    held = None
+    if holding_out and workload.dataset is None:
+        from ..models.agreement import hold_out
+
+        images, held = hold_out(images)
     graph = trace_workload(workload)
-    integer = quantize(graph, images, name=workload.name)
-    return Quantized(integer, workload, graph, workload.dataset, images)
+    made = quantization(graph, images, name=workload.name, options=options)
+    return Quantized(
+        made.model,
+        workload,
+        graph,
+        workload.dataset,
+        images,
+        held_out=held,
+        equalised=made.equalised,
+        warning="" if found is None else found.warning,
+    )
 
 
 def test_images(source: Quantized, count: int) -> tuple[Tensor, Tensor | None]:
@@ -143,24 +139,40 @@ def test_images(source: Quantized, count: int) -> tuple[Tensor, Tensor | None]:
         images, labels, kind = source.calibration, None, "images given with --calibration"
     else:
         raise VitruviusError(
-            f"{source.model.name} has no test images: give some with --calibration FILE.npy"
+            f"{source.model.name} has no test images: give some with --calibration"
         )
     if count > len(images):
         raise VitruviusError(f"expected at most {len(images)} images ({kind}), got {count}")
     return images[:count], None if labels is None else labels[:count]
 
 
-def _from_file(path: Path, weights: Path | None, given: Tensor | None) -> Quantized:
+def _from_file(
+    path: Path, weights: Path | None, calibration: Path | None, reading: ImageReading | None
+) -> Quantized:
     from ..models.integer_model import IntegerModel
     from ..models.zoo import ZOO
 
     if weights is not None:
         raise VitruviusError(f"--weights does not go with {path}, which is quantized already")
     integer = IntegerModel.load(path)
+    found = None if calibration is None else _read(calibration, integer.image_shape, reading)
     entry = ZOO.get(integer.name)
     known = entry is not None and entry.input_shape[1:] == integer.image_shape
     dataset = entry.dataset() if known and entry is not None and entry.dataset else None
-    return Quantized(integer, None, None, dataset, given)
+    return Quantized(
+        integer,
+        None,
+        None,
+        dataset,
+        None if found is None else found.images,
+        warning="" if found is None else found.warning,
+    )
+
+
+def _read(path: Path, shape: tuple[int, ...], reading: ImageReading | None) -> ImageSet:
+    from ..models.images import load_images
+
+    return load_images(path, shape, reading)
 
 
 def _wanted(workload: Workload) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -9,17 +11,25 @@ from ..errors import VitruviusError
 from .bias_correction import correct_biases
 from .calibration import batches, few, observe
 from .comparison import measure
-from .equalisation import equalise
+from .equalisation import Equalised, equalise
 from .graph import Graph
 from .integer_model import IntegerModel
 from .lowering import Lowering
 from .quantization_options import QuantizationOptions
 from .weight_codes import encode_weights
 
-__all__ = ["quantize"]
+__all__ = ["Quantization", "quantization", "quantize"]
 
 _SIDE_BY_SIDE_MACS = 1.5e11
 """Work spent on comparing both models and correcting biases: 8 images of DeiT-Base."""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """An integer model, and which tensors were equalised on the way to it."""
+
+    model: IntegerModel
+    equalised: tuple[Equalised, ...]
 
 
 def quantize(
@@ -35,12 +45,24 @@ def quantize(
     Raises VitruviusError listing every operator without an integer form (with module path and
     source line), or naming the first layer whose weights or activations are not finite.
     """
+    return quantization(graph, calibration, name=name, options=options).model
+
+
+def quantization(
+    graph: Graph,
+    calibration: Tensor,
+    *,
+    name: str | None = None,
+    options: QuantizationOptions | None = None,
+) -> Quantization:
+    """Like `quantize`, with what was done to the float graph first."""
     for key, tensor in graph.tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise VitruviusError(f"weights of {graph.name}: {key} holds NaN or Inf")
     options = options or QuantizationOptions()
+    equalised: tuple[Equalised, ...] = ()
     if options.equalise:
-        graph, _ = equalise(graph, calibration, options)
+        graph, equalised = equalise(graph, calibration, options)
     seen = observe(graph, calibration)
     weights = encode_weights(graph, calibration, options.weight_bits)
     lowering = Lowering(graph, seen, options, weights)
@@ -50,4 +72,5 @@ def quantize(
     if options.bias_correction:
         model = correct_biases(model, graph, sample, lowering.products)
     quality = measure(model, graph, sample, lowering.products)
-    return IntegerModel(model.name, model.operators, model.tensors, quality)
+    model = IntegerModel(model.name, model.operators, model.tensors, quality)
+    return Quantization(model, equalised)

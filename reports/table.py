@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from ..fpga_targets.device import Device
     from ..fpga_targets.synthesis import Resources
     from ..hwgen.program import Program
-    from ..models.graph import Graph, Unmapped
-    from ..models.integer_model import IntegerModel
+    from ..models.graph import Unmapped
     from ..models.zoo import ZooModel
     from ..sim.cosim import CosimReport, Mismatch
     from ..sim.estimate import Estimate
@@ -33,9 +32,11 @@ __all__ = [
     "files_table",
     "findings_table",
     "mismatch_table",
-    "operators_table",
-    "quality_table",
+    "plain",
     "resources_table",
+    "shape",
+    "some_count",
+    "titled",
     "unmapped_table",
     "usage_table",
     "zoo_table",
@@ -44,7 +45,7 @@ __all__ = [
 _SHOWN_MISMATCHES = 10
 
 
-def _plain(columns: Sequence[str], *, numbers: Sequence[str] = ()) -> Table:
+def plain(columns: Sequence[str], *, numbers: Sequence[str] = ()) -> Table:
     """An empty table in the house's look; the columns named in ``numbers`` are right-aligned."""
     table = Table(box=None, pad_edge=False)
     for column in columns:
@@ -55,71 +56,28 @@ def _plain(columns: Sequence[str], *, numbers: Sequence[str] = ()) -> Table:
     return table
 
 
-def _titled(title: str, table: Table, *below: str) -> Group:
+def titled(title: str, table: Table, *below: str) -> Group:
     """A table with a line above and lines below, which may be longer than the table is wide."""
     return Group(Text(title, style="bold"), table, *(Text(line) for line in below))
 
 
 def zoo_table(entries: Sequence[ZooModel]) -> Group:
     """The models of the zoo."""
-    table = _plain(["name", "input", "weights", "data set", "summary"])
+    table = plain(["name", "input", "weights", "data set", "summary"])
     for entry in entries:
         table.add_row(
             escape(entry.name),
-            _shape(entry.input_shape[1:]),
+            shape(entry.input_shape[1:]),
             "shipped" if entry.weights is not None else "none",
             "yes" if entry.dataset is not None else "none",
             escape(entry.summary),
         )
-    return _titled("Models of the zoo", table)
-
-
-def operators_table(graph: Graph) -> Group:
-    """Every operator of a graph with what it costs, and the totals.
-
-    Operators that only move or name data (views, selections, constants, inputs and outputs) are
-    counted in a last line instead of listed.
-    """
-    silent = ("View", "Select", "Constant", "Input", "Output")
-    operators = graph.operators()
-    shown = [item for item in operators if item.kind not in silent]
-    table = _plain(
-        ["operator", "kind", "output", "MACs", "parameters", "source"],
-        numbers=["output", "MACs", "parameters"],
-    )
-    for item in shown:
-        table.add_row(
-            escape(item.name),
-            item.kind,
-            _shape(item.output.shape),
-            _count(item.macs),
-            _count(item.params),
-            escape(item.source),
-        )
-    rest = [item for item in operators if item.kind in silent]
-    table.add_row(
-        f"{len(rest)} more",
-        "",
-        "",
-        _count(sum(item.macs for item in rest)),
-        _count(sum(item.params for item in rest)),
-        "views, selections, constants, inputs, outputs",
-    )
-    table.add_section()
-    table.add_row(
-        "total",
-        "",
-        "",
-        count(sum(item.macs for item in operators)),
-        count(sum(item.params for item in operators)),
-        f"{len(graph.regions)} attention regions",
-    )
-    return _titled(f"{graph.name}: {len(operators)} operators", table)
+    return titled("Models of the zoo", table)
 
 
 def unmapped_table(unmapped: Sequence[Unmapped]) -> Group:
     """Operators that stay on the host, and why."""
-    table = _plain(["operator", "target", "module", "source", "reason"])
+    table = plain(["operator", "target", "module", "source", "reason"])
     for item in unmapped:
         table.add_row(
             escape(item.name),
@@ -128,25 +86,7 @@ def unmapped_table(unmapped: Sequence[Unmapped]) -> Group:
             escape(item.source or "unknown"),
             escape(item.reason),
         )
-    return _titled(f"On the host: {len(unmapped)} operators without a rule", table)
-
-
-def quality_table(model: IntegerModel) -> Group:
-    """How well every tensor's codes keep the float values, on the calibration images."""
-    table = _plain(
-        ["layer", "kind", "bits", "scale", "SQNR dB", "clipped %"],
-        numbers=["bits", "scale", "SQNR dB", "clipped %"],
-    )
-    for item in model.quality:
-        table.add_row(
-            escape(item.name),
-            item.kind,
-            str(item.bits),
-            f"{item.scale:.4g}",
-            f"{item.sqnr_db:.1f}",
-            f"{100 * item.clipped:.3f}",
-        )
-    return _titled(f"{model.name}: {len(model.operators)} integer operators", table)
+    return titled(f"On the host: {len(unmapped)} operators without a rule", table)
 
 
 def accuracy_lines(images: int, in_float: float, in_integer: float) -> str:
@@ -160,7 +100,7 @@ def accuracy_lines(images: int, in_float: float, in_integer: float) -> str:
 def usage_table(program: Program) -> Group:
     """What a program needs of every buffer of its machine."""
     machine = program.machine
-    table = _plain(["buffer", "used", "of", "unit", "share"], numbers=["used", "of", "share"])
+    table = plain(["buffer", "used", "of", "unit", "share"], numbers=["used", "of", "share"])
     for item in program.usage:
         table.add_row(
             escape(item.buffer),
@@ -169,7 +109,7 @@ def usage_table(program: Program) -> Group:
             escape(item.unit),
             percent(item.used / item.capacity, digits=0),
         )
-    return _titled(
+    return titled(
         f"{program.model.name} on {machine.name}: {machine.rows} x {machine.cols} x "
         f"{machine.depth} = {machine.multipliers} multipliers, {len(program.steps)} instructions",
         table,
@@ -178,15 +118,15 @@ def usage_table(program: Program) -> Group:
 
 def files_table(files: Sequence[Path]) -> Group:
     """Written files with their sizes."""
-    table = _plain(["file", "bytes"], numbers=["bytes"])
+    table = plain(["file", "bytes"], numbers=["bytes"])
     for path in files:
         table.add_row(escape(str(path)), count(path.stat().st_size))
-    return _titled("Written", table)
+    return titled("Written", table)
 
 
 def resources_table(resources: Resources, device: Device, shares: Mapping[str, float]) -> Group:
     """What a design takes of a device, as Yosys counts it before packing."""
-    table = _plain(["resource", "used", "of", "share"], numbers=["used", "of", "share"])
+    table = plain(["resource", "used", "of", "share"], numbers=["used", "of", "share"])
     for kind, share in shares.items():
         label = device.dsp_kind if kind == "dsp" else kind.upper()
         table.add_row(
@@ -195,12 +135,12 @@ def resources_table(resources: Resources, device: Device, shares: Mapping[str, f
             count(getattr(device, kind)),
             percent(share, digits=1),
         )
-    return _titled(f"{resources.top} on {device.name}, synthesised by Yosys, not placed", table)
+    return titled(f"{resources.top} on {device.name}, synthesised by Yosys, not placed", table)
 
 
 def cosim_table(report: CosimReport) -> Group:
     """A co-simulation: the verdict, cycles, speed, and the steps by kind."""
-    table = _plain(
+    table = plain(
         ["kind of step", "steps", "predicted cycles", "RTL cycles"],
         numbers=["steps", "predicted cycles", "RTL cycles"],
     )
@@ -225,7 +165,7 @@ def cosim_table(report: CosimReport) -> Group:
         count(report.predicted_cycles[0]),
         count(report.rtl_cycles[0]),
     )
-    return _titled(
+    return titled(
         f"{report.model} on {report.machine}: {verdict(report)}",
         table,
         (
@@ -240,7 +180,7 @@ def cosim_table(report: CosimReport) -> Group:
 def mismatch_table(mismatches: Sequence[Mismatch]) -> Group:
     """Where the RTL's bits differ from the golden's, the first place of each tensor."""
     shown = mismatches[:_SHOWN_MISMATCHES]
-    table = _plain(
+    table = plain(
         ["image", "tensor", "token", "feature", "golden", "RTL", "elements"],
         numbers=["image", "token", "feature", "golden", "RTL", "elements"],
     )
@@ -254,13 +194,13 @@ def mismatch_table(mismatches: Sequence[Mismatch]) -> Group:
             str(item.got),
             count(item.differing),
         )
-    return _titled(f"{len(mismatches)} tensors differ, the first {len(shown)}:", table)
+    return titled(f"{len(mismatches)} tensors differ, the first {len(shown)}:", table)
 
 
 def estimate_table(estimate: Estimate) -> Group:
     """What one image costs on one target, operator by operator, with the assumptions."""
     numbers = ["cycles", "latency", "energy", "use", "on-chip", "off-chip"]
-    table = _plain(["operator", "kind", *numbers, "bottleneck"], numbers=numbers)
+    table = plain(["operator", "kind", *numbers, "bottleneck"], numbers=numbers)
     for item in estimate.operators:
         table.add_row(
             escape(item.name),
@@ -282,7 +222,7 @@ def estimate_table(estimate: Estimate) -> Group:
         quantity(estimate.energy_j, "J"),
         percent(estimate.utilisation, digits=0),
     )
-    return _titled(
+    return titled(
         f"{estimate.model} on {estimate.target}, machine {estimate.machine} at "
         f"{quantity(estimate.clock_hz, 'Hz')}",
         table,
@@ -295,7 +235,7 @@ def estimate_table(estimate: Estimate) -> Group:
 def demo_table(report: DemoReport) -> Group:
     """What the demonstration found, one line a figure."""
     cosim, estimate = report.cosim, report.estimate
-    table = _plain(["", ""])
+    table = plain(["", ""])
     rows = [
         ("operators", count(sum(row.count for row in report.operators))),
         ("MACs", count(sum(row.macs for row in report.operators))),
@@ -323,12 +263,12 @@ def demo_table(report: DemoReport) -> Group:
     for name, value in rows:
         table.add_row(name, escape(value))
     table.show_header = False
-    return _titled(f"{cosim.model} on {cosim.machine}", table, "", report.verdict)
+    return titled(f"{cosim.model} on {cosim.machine}", table, "", report.verdict)
 
 
 def findings_table(findings: Sequence[tuple[str, str, str, str, str]]) -> Group:
     """Tools as (name, version, place, purpose, remedy); a version of "" is a missing tool."""
-    table = _plain(["", "tool", "version", "for", "where, or how to get it"])
+    table = plain(["", "tool", "version", "for", "where, or how to get it"])
     for name, version, place, purpose, remedy in findings:
         table.add_row(
             "[green]ok[/green]" if version else "[red]missing[/red]",
@@ -337,17 +277,18 @@ def findings_table(findings: Sequence[tuple[str, str, str, str, str]]) -> Group:
             escape(purpose),
             escape(place if version else remedy),
         )
-    return _titled("Tools", table)
+    return titled("Tools", table)
 
 
 def _some(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
 
 
-def _shape(shape: Sequence[int]) -> str:
-    return "x".join(str(size) for size in shape)
+def shape(sizes: Sequence[int]) -> str:
+    """Sizes as 3x224x224."""
+    return "x".join(str(size) for size in sizes)
 
 
-def _count(number: int) -> str:
+def some_count(number: int) -> str:
     """A count with thousands separators; nothing where it is zero."""
     return count(number) if number else ""

@@ -65,6 +65,9 @@ def test_a_users_model_with_calibration_images(
     )
     assert result.exit_code == 0, result.output
     record = json.loads(result.stdout)
-    assert record["calibration_images"] == 40
+    # Of 40 images the last fifth is held out, to compare on.
+    assert record["calibration_images"] == 32
+    assert record["agreement"]["images"] == 8
+    assert record["agreement"]["held_out_of_calibration"] is True
     assert record["accuracy"] is None
     assert record["file"] is None
