@@ -13,9 +13,8 @@ from torch import Tensor
 from .calibration import Observations, scale_of
 from .graph import Graph, Operator
 from .integer.requantize import Dyadic, dyadic_tensor
-from .integer.rounding import saturate
 from .integer_model import IntegerOperator
-from .lowered import Assembly, Codes, Image, Pending, Stream, Value
+from .lowered import Codes, Image, Pending, Value
 from .quantization_options import QuantizationOptions
 from .weight_codes import WeightCodes, encode_weights, nearest
 
@@ -70,14 +69,19 @@ class Emission:
         self.residual_scale = self._residual_scale()
 
     def _residual_scale(self) -> float:
-        """One scale for the whole stream: everything that a LayerNorm reads, or that such a
-        tensor is added to.
+        """One scale for the whole stream: everything that a norm reads, or a sum that something
+        else than a norm reads.
         """
-        stream = [
-            operator.inputs[0]
-            for operator in self.graph.operators()
-            if operator.kind == "LayerNorm"
-        ]
+        stream = []
+        for operator in self.graph.operators():
+            if operator.kind in ("LayerNorm", "RmsNorm"):
+                stream.append(operator.inputs[0])
+            elif operator.kind in ("Linear", "Mean", "Output"):
+                source = self.graph.operator(operator.inputs[0])
+                while source.kind in ("View", "Select"):
+                    source = self.graph.operator(source.inputs[0])
+                if source.kind == "Add" and len(source.output.shape) > 2:
+                    stream.append(source.name)
         largest = max((self.seen.largest.get(name, 0.0) for name in stream), default=0.0)
         return (largest or 1.0) * RESIDUAL_MARGIN / 32767
 
@@ -129,7 +133,7 @@ class Emission:
         else:
             if not isinstance(source, Codes):
                 raise NoIntegerFormError("reads a tensor that is not int8 codes")
-            operand, order = self.rows(source, producer)
+            operand, order = self.rows(source, self.bits)
             in_scale = source.scale
             codes = codes[:, order]
         if columns is not None:
@@ -189,8 +193,8 @@ class Emission:
         )
         return name, scale
 
-    def rows(self, codes: Codes, reader: Operator) -> tuple[str, Tensor]:
-        """(operator, feature order) that a Linear reads: all tokens in order, or one token."""
+    def rows(self, codes: Codes, bits: int) -> tuple[str, Tensor]:
+        """(operator, feature order) of codes of ``bits`` read: all tokens in order, or one."""
         index = codes.index.reshape(-1, codes.index.shape[-1])
         token, order = index[:, 0] // codes.features, index[0] % codes.features
         regular = token.unsqueeze(1) * codes.features + order
@@ -210,45 +214,12 @@ class Emission:
                     kind="Select",
                     inputs=(codes.operator,),
                     output=(1, codes.features),
-                    bits=self.bits,
+                    bits=bits,
                     scale=codes.scale,
                     attributes={"token": int(token[0])},
                 )
             )
         return name, order
-
-    def stream(self, value: Value, name: str) -> str:
-        """The name of the emitted operator that holds the residual stream."""
-        if isinstance(value, Stream):
-            return value.operator
-        if isinstance(value, Pending) and value.producer.kind == "Conv2d":
-            self.whole(value)
-            value = Assembly(value, torch.zeros(value.tokens, value.features), 0)
-        if not isinstance(value, Assembly):
-            raise NoIntegerFormError("expected the residual stream")
-        branch = self.product(
-            value.patches,
-            name=value.patches.producer.name,
-            bits=16,
-            scale=self.residual_scale,
-            origin="",
-        )
-        constant = saturate(torch.round(value.constant.to(torch.float64) / self.residual_scale), 16)
-        emitted = self.emit(
-            IntegerOperator(
-                name=name,
-                kind="Embed",
-                inputs=(branch,),
-                output=(constant.shape[0], constant.shape[1]),
-                bits=16,
-                scale=self.residual_scale,
-                origin=name,
-                attributes={"first_token": value.first_token},
-            ),
-            {"constant": constant.to(torch.int16)},
-        )
-        self.values[name] = Stream(emitted)
-        return emitted
 
     @staticmethod
     def whole(pending: Pending) -> None:
