@@ -82,9 +82,10 @@ class MixtureOfExperts(nn.Module):
         weights = functional.softmax(gate(x), dim=-1)
         top, index = weights.topk(self.top_k, dim=-1)
         routing = torch.zeros_like(weights).scatter(-1, index, top)
-        out: Tensor = routing[..., 0:1] * self.experts[0](x)
-        for place, expert in enumerate(self.experts[1:], 1):
-            out = out + routing[..., place : place + 1] * expert(x)
+        shares = routing.split(1, dim=-1)
+        out: Tensor = shares[0] * self.experts[0](x)
+        for share, expert in zip(shares[1:], self.experts[1:], strict=True):
+            out = out + share * expert(x)
         return out
 
 
