@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .editing import Edit
 from .graph import Graph, Operator, TensorSpec
-from .kind import Attribute, number, wholes
+from .kind import Attribute, number, whole, wholes
 
 __all__ = ["straighten_attention"]
 
@@ -30,6 +30,7 @@ def straighten_attention(graph: Graph) -> Graph:
     for op in edit.operators():
         if op.name in edit and op.kind == "Softmax":
             _sink_permutes(edit, op.name)
+            _drop_nothing(edit, op.name)
     for op in edit.operators():
         if op.name not in edit or op.kind != "Softmax" or op.attributes["dim"] != -1:
             continue
@@ -60,28 +61,49 @@ class _Apply:
 
 def _sink_permutes(edit: Edit, name: str) -> None:
     """A softmax over any axis of permuted scores, whose reader permutes again, is one over the last
-    axis between the scores and both permutations.
+    axis between the scores and both permutations. Constants in between are permuted back.
     """
-    while True:
-        softmax = edit.operator(name)
-        view = edit.operator(softmax.inputs[0])
-        reader = edit.only_reader(name)
-        if view.kind != "View" or view.attributes["op"] != "permute" or reader is None:
+    softmax, after = edit.operator(name), edit.only_reader(name)
+    if after is None or after.kind != "View" or after.attributes["op"] != "permute":
+        return
+    between: list[tuple[Operator, str]] = []
+    view = edit.operator(softmax.inputs[0])
+    while view.kind in ("Add", "Mul") and edit.only_reader(view.name) is not None:
+        sides = [other for other in view.inputs if edit.constant(other) is not None]
+        if len(sides) != 1:
             return
-        dims = wholes(view.attributes, "dims")
-        axis = dims[int(number(softmax.attributes, "dim"))]
-        if axis != len(dims) - 1 or edit.only_reader(view.name) is None:
-            return
-        if reader.kind != "View" or reader.attributes["op"] != "permute":
-            return
-        source = edit.operator(view.inputs[0])
-        attributes = {"dim": -1}
-        edit.put(replace(softmax, inputs=view.inputs, attributes=attributes, output=source.output))
-        both = tuple(dims[place] for place in wholes(reader.attributes, "dims"))
-        if both == tuple(range(len(both))):
-            edit.redirect(reader.name, name)
-        else:
-            edit.put(replace(reader, attributes={**reader.attributes, "dims": both}))
+        between.append((view, sides[0]))
+        view = edit.operator(next(other for other in view.inputs if other != sides[0]))
+    if view.kind != "View" or view.attributes["op"] != "permute":
+        return
+    dims = wholes(view.attributes, "dims")
+    if edit.only_reader(view.name) is None or dims[whole(softmax.attributes, "dim")] != max(dims):
+        return
+    source = edit.operator(view.inputs[0])
+    reading = source.name
+    for op, side in reversed(between):
+        known = edit.constant(side)
+        if known is not None and edit.number(side) is None:
+            back = [dims.index(place) for place in range(len(dims))]
+            turned = known.reshape((1,) * (len(dims) - known.dim()) + known.shape).permute(back)
+            params = edit.operator(side).params
+            held = {"value": turned}
+            side = edit.add("Constant", [], like=op, label="mask", tensors=held, params=params)
+        edit.put(replace(op, inputs=(reading, side), output=source.output))
+        reading = op.name
+    straight = replace(softmax, inputs=(reading,), attributes={"dim": -1}, output=source.output)
+    edit.put(straight)
+    both = tuple(dims[place] for place in wholes(after.attributes, "dims"))
+    edit.put(replace(after, attributes={**after.attributes, "dims": both}))
+
+
+def _drop_nothing(edit: Edit, name: str) -> None:
+    """A permutation of the softmax that ended as none goes."""
+    after = edit.only_reader(name)
+    if after is None or after.kind != "View" or after.attributes["op"] != "permute":
+        return
+    if wholes(after.attributes, "dims") == list(range(len(after.output.shape))):
+        edit.redirect(after.name, name)
 
 
 def _chain(edit: Edit, name: str) -> list[Operator] | None:

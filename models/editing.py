@@ -6,7 +6,7 @@ that it was given stays as it is. An operator that loses its last reader is drop
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -30,6 +30,7 @@ class Edit:
         self._tensors = dict(graph.tensors)
         self._before: dict[str, list[str]] = {}
         self._readers: dict[str, dict[str, int]] = {name: {} for name in self._operators}
+        self._taken = set(self._operators)  # a name that was dropped is not given again
         self._changed = False
         for op in self._operators.values():
             self._read(op)
@@ -114,7 +115,8 @@ class Edit:
         meta = {role: tensor.to("meta") for role, tensor in held.items()}
         result = evaluate_kind(kind, [spec.meta() for spec in specs], meta, attributes)
         output = TensorSpec(tuple(result.shape), str(result.dtype).removeprefix("torch."))
-        name = self._unique(f"{like.path}.{label}" if like.path else label, self._operators)
+        name = _unique(f"{like.path}.{label}" if like.path else label, self._taken)
+        self._taken.add(name)
         weight = tuple(held["weight"].shape) if "weight" in held else None
         self._operators[name] = Operator(
             name=name,
@@ -136,7 +138,7 @@ class Edit:
 
     def hold(self, key: str, tensor: Tensor) -> str:
         """Keeps a tensor under a new key near ``key``, which it returns."""
-        key = self._unique(key, self._tensors)
+        key = _unique(key, self._tensors)
         self._tensors[key] = tensor.contiguous()
         return key
 
@@ -184,15 +186,6 @@ class Edit:
                 readers.pop(name, None)
                 waiting.append(source)
 
-    @staticmethod
-    def _unique(name: str, taken: Mapping[str, object]) -> str:
-        if name not in taken:
-            return name
-        count = 1
-        while f"{name}_{count}" in taken:
-            count += 1
-        return f"{name}_{count}"
-
 
 def rebuilt(
     graph: Graph,
@@ -211,5 +204,15 @@ def rebuilt(
         {key: tensor for key, tensor in held.items() if key in used},
         regions=graph.regions if regions is None else regions,
         mixtures=graph.mixtures,
+        batched=graph.batched,
         unmapped=[item for item in graph.unmapped if item.name in names],
     )
+
+
+def _unique(name: str, taken: Container[str]) -> str:
+    if name not in taken:
+        return name
+    count = 1
+    while f"{name}_{count}" in taken:
+        count += 1
+    return f"{name}_{count}"
