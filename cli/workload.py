@@ -53,11 +53,11 @@ class Quantized:
 def load_workload(model: str, weights: Path | None) -> Workload:
     """The module that MODEL names, with the file of ``--weights`` loaded into it."""
     from ..models.resolve import resolve_model
-    from ..models.weights import load_into
+    from ..models.zoo.pretrained import load_pretrained
 
     workload = resolve_model(model)
     if weights is not None:
-        load_into(workload.module, weights)
+        load_pretrained(workload.module, weights)
     return workload
 
 
