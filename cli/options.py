@@ -40,7 +40,8 @@ ModelName: TypeAlias = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A zoo name (see 'vitruvius models'), or file.py:factory or package.module:factory. "
+        help="A zoo name (see 'vitruvius models'), a model's TOML file, file.py:factory or "
+        "package.module:factory. "
         "The factory returns a torch module, or (module, example inputs).",
         show_default=False,
     ),
@@ -77,7 +78,8 @@ Weights: TypeAlias = Annotated[
     typer.Option(
         "--weights",
         metavar="FILE",
-        help="Safetensors file to load into the module first.",
+        help="Safetensors file, or folder with one, to load into the module first; the names of "
+        "timm and Hugging Face are known.",
         show_default=False,
     ),
 ]

@@ -62,17 +62,27 @@ def titled(title: str, table: Table, *below: str) -> Group:
 
 
 def zoo_table(entries: Sequence[ZooModel]) -> Group:
-    """The models of the zoo."""
-    table = plain(["name", "input", "weights", "data set", "summary"])
+    """The models of the zoo: sizes, parameters, and whether trained weights are shipped."""
+    sizes = ["dim", "depth", "heads", "params"]
+    table = plain(["name", "family", "image", *sizes, "weights"], numbers=sizes)
     for entry in entries:
+        config = entry.config
         table.add_row(
             escape(entry.name),
+            escape(entry.family),
             shape(entry.input_shape[1:]),
-            "shipped" if entry.weights is not None else "none",
-            "yes" if entry.dataset is not None else "none",
-            escape(entry.summary),
+            str(config.dim),
+            str(config.depth),
+            str(config.heads),
+            quantity(config.parameters, ""),
+            "shipped" if entry.weights is not None else "random",
         )
-    return titled("Models of the zoo", table)
+    return titled(
+        "Models of the zoo",
+        table,
+        "Image is channels x height x width. Random weights are the same every time; "
+        "give trained ones with --weights.",
+    )
 
 
 def unmapped_table(unmapped: Sequence[Unmapped]) -> Group:
