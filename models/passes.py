@@ -15,7 +15,7 @@ from .folding import fold_batch_norms, fold_channel_factors
 from .graph import Graph
 from .kind import wholes
 from .mixture import find_mixtures, raise_gates
-from .written_out import recognise_activations, recognise_norms, recognise_softmax
+from .written_out import merge_twins, recognise_activations, recognise_norms, recognise_softmax
 
 __all__ = ["merge_views", "raise_attention", "raise_graph", "remove_dead"]
 
@@ -26,6 +26,7 @@ def raise_graph(graph: Graph) -> Graph:
     """
     for apply in (
         remove_dead,
+        merge_twins,
         recognise_activations,
         recognise_norms,
         recognise_softmax,

@@ -13,11 +13,26 @@ from .editing import Edit
 from .graph import Graph, Operator
 from .kind import Attribute, number, wholes
 
-__all__ = ["recognise_activations", "recognise_norms", "recognise_softmax"]
+__all__ = ["merge_twins", "recognise_activations", "recognise_norms", "recognise_softmax"]
 
 _TANH_FACTOR = math.sqrt(2.0 / math.pi)
 _TANH_CUBE = 0.044715
 _QUICK = 1.702
+_WRITTEN_TWICE = ("Add", "Exp", "Mean", "Mul", "Pow")
+
+
+def merge_twins(graph: Graph) -> Graph:
+    """Sums, products, means and exponentials that are written twice are computed once."""
+    edit = Edit(graph)
+    seen: dict[tuple[object, ...], str] = {}
+    for op in edit.operators():
+        if op.kind not in _WRITTEN_TWICE:
+            continue
+        op = edit.operator(op.name)
+        twin = seen.setdefault((op.kind, op.inputs, *sorted(op.attributes.items())), op.name)
+        if twin != op.name:
+            edit.redirect(op.name, twin)
+    return edit.graph()
 
 
 def recognise_activations(graph: Graph) -> Graph:

@@ -99,17 +99,27 @@ def _contracted(
         a, b, rows, columns = b, a, columns, rows
     if not summed:
         return _outer(raiser, sizes, a, b, "".join(batch), rows, columns)
-    lead = ["".join(batch), rows[:-1], columns[:-1]]
     row, column = rows[-1:], columns[-1:]
-    left = _shaped(raiser, sizes, a, [*lead[0], *lead[1], *("" for _ in lead[2]), row, summed])
-    right_lead = [*lead[0], *("" for _ in lead[1]), *lead[2]]
-    last = b.axes[-1]
-    turned = last in summed
-    tail = [column, summed] if turned else [summed, column]
-    right = _shaped(raiser, sizes, b, [*right_lead, *tail])
-    out = product(raiser, left, right, transpose_b=turned)
+    lead = _in_order(kept, [*batch, *rows[:-1], *columns[:-1]])
+    turned = b.axes[-1] in summed
+    left = [*_groups(lead, a.axes), row, summed]
+    right = [*_groups(lead, b.axes), *((column, summed) if turned else (summed, column))]
+    out = product(
+        raiser,
+        _shaped(raiser, sizes, a, left),
+        _shaped(raiser, sizes, b, right),
+        transpose_b=turned,
+    )
     axes = "".join(lead) + row + column
     return _Operand(reshaped(raiser, out, sizes.merged(*axes)), axes)
+
+
+def _groups(lead: list[str], axes: str) -> list[str]:
+    """The leading axes of one operand: those of the other have length 1, or none in front."""
+    groups = [c if c in axes else "" for c in lead]
+    while groups and not groups[0]:
+        groups.pop(0)
+    return groups
 
 
 def _projected(
@@ -165,6 +175,11 @@ def _ordered(kept: frozenset[str], axes: str) -> str:
     """The kept letters of ``axes``, in the result's order where there is one."""
     order = kept.order if isinstance(kept, _Letters) else axes
     return "".join(c for c in order if c in axes and c in kept)
+
+
+def _in_order(kept: frozenset[str], letters: list[str]) -> list[str]:
+    """Letters in the result's order where there is one."""
+    return sorted(letters, key=kept.order.index) if isinstance(kept, _Letters) else letters
 
 
 def _before(kept: frozenset[str], one: str, other: str) -> bool:
