@@ -14,6 +14,7 @@ from .machine import Machine
 from .packing import Packing
 from .placement import Arena, Rows, ceil_div
 from .program import Boundary, Program, Step, Usage, check
+from .refusals import refuse_unknown
 from .registers import DebugMemory
 
 __all__ = ["compile_model"]
@@ -23,8 +24,10 @@ def compile_model(model: IntegerModel, machine: Machine) -> Program:
     """The Program of ``model`` on ``machine``.
 
     Raises VitruviusError if the model's operators do not form a pre-norm encoder that the
-    accelerator knows, or if a buffer is too small (all of them, with what is needed).
+    accelerator knows (all that it has no step for), or if a buffer is too small (all of them, with
+    what is needed).
     """
+    refuse_unknown(model)
     compiler = _Compiler(model, machine)
     program = compiler.run()
     short = [usage for usage in program.usage if usage.used > usage.capacity]

@@ -1,0 +1,81 @@
+"""What of an integer model the accelerator has no step for, all of it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..errors import VitruviusError
+from ..models.integer_model import IntegerModel, IntegerOperator
+
+__all__ = ["refuse_unknown"]
+
+_CODE_BITS = 8
+_STREAM_BITS = 16
+_WIDTHS = {
+    "Quantize": _CODE_BITS,
+    "LayerNorm": _CODE_BITS,
+    "Gelu": _CODE_BITS,
+    "Attention": _CODE_BITS,
+    "Select": _CODE_BITS,
+    "Embed": _STREAM_BITS,
+    "Add": _STREAM_BITS,
+}
+"""Width of the results of every kind but Linear, whose width depends on its reader."""
+
+
+def refuse_unknown(model: IntegerModel) -> None:
+    """Raises VitruviusError listing every operator of ``model`` that the accelerator cannot run:
+    kinds and code widths that it lacks, and operators that read each other in an order that its
+    one residual memory and its fixed paths do not allow. Equal reasons are told once, with the
+    first operator's name and how many more there are.
+    """
+    found: dict[str, list[str]] = {}
+    for operator in model.operators:
+        for reason in _reasons(operator, model):
+            found.setdefault(reason, []).append(operator.name)
+    if not found:
+        return
+    lines = []
+    for reason, names in found.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        lines.append(f"'{names[0]}'{more}: {reason}")
+    raise VitruviusError(
+        f"{model.name}: the accelerator has no step for {sum(map(len, found.values()))} of "
+        f"{len(model.operators)} operators:\n  " + "\n  ".join(lines)
+    )
+
+
+def _reasons(operator: IntegerOperator, model: IntegerModel) -> Iterator[str]:
+    kind = operator.kind
+    if kind == "Linear":
+        yield from _linear(operator, model)
+        return
+    if kind not in _WIDTHS:
+        yield f"{kind} has no step"
+        return
+    if operator.bits != _WIDTHS[kind]:
+        yield f"{kind} with codes of {operator.bits} bits, expected {_WIDTHS[kind]}"
+    if kind == "Attention" and "bias" in operator.tensors:
+        yield "Attention with a mask or position bias"
+    if kind == "Add":
+        stream, branch = (model.operator(name).kind for name in operator.inputs)
+        if stream not in ("Embed", "Add") or branch != "Linear":
+            yield f"Add of {stream} and {branch}, expected the residual stream and a Linear"
+    if operator is model.operators[-1]:
+        yield f"{kind} as the last operator, expected a Linear"
+
+
+def _linear(operator: IntegerOperator, model: IntegerModel) -> Iterator[str]:
+    readers = [reader for reader in model.operators if operator.name in reader.inputs]
+    if not readers:
+        if operator.output[0] != 1:
+            yield f"a last Linear with {operator.output[0]} tokens, expected 1"
+        return
+    if len(readers) > 1:
+        yield "a Linear that is read more than once"
+    for kind in sorted({reader.kind for reader in readers}):
+        if kind == "Attention":
+            if operator.bits != _CODE_BITS:
+                yield f"Linear with codes of {operator.bits} bits, expected {_CODE_BITS}"
+        elif kind not in ("Gelu", "Embed", "Add"):
+            yield f"a Linear that {kind} reads"
