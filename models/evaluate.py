@@ -116,6 +116,15 @@ def _concat(x: Sequence[Tensor], t: Mapping[str, Tensor], a: Attributes) -> Tens
     return torch.cat(list(x), dim)
 
 
+def _repeat_batch(x: Sequence[Tensor], t: Mapping[str, Tensor], a: Attributes) -> Tensor:
+    """The first operand once for each image of the second, side by side along ``dim``: a constant
+    for one image, where the batch shares an axis with windows or heads.
+    """
+    counts = [1] * x[0].dim()
+    counts[whole(a, "dim")] = x[1].shape[0]
+    return x[0].repeat(counts)
+
+
 def _view(x: Sequence[Tensor], t: Mapping[str, Tensor], a: Attributes) -> Tensor:
     """The same values in another shape: ``op`` is reshape (shape), permute (dims) or expand
     (shape).
@@ -184,6 +193,7 @@ KINDS: dict[str, Kind] = {
     "MatMul": Kind(2, _matmul, attributes=named("transpose_b", "scale")),
     "Gelu": Kind(1, _gelu, attributes=named("approximate")),
     "Concat": Kind(None, _concat, attributes=named("dim")),
+    "RepeatBatch": Kind(2, _repeat_batch, attributes=named("dim")),
     "View": Kind(1, _view, attributes=named("op")),
     "Select": Kind(1, _select, attributes=named("op", "dim")),
     "Host": Kind(None, _host, attributes=named("target", "arguments", "result")),

@@ -89,6 +89,8 @@ class Graph:
     operators: in any order; ``operators()`` gives them in topological order, ties by this order.
     tensors: constants by key, float32 unless the model says otherwise.
     regions, mixtures, unmapped: see the classes.
+    batched: whether the operators take batches of any length; if not, ``execute`` takes a longer
+        batch piece by piece.
 
     Raises ``VitruviusError`` when a name occurs twice, an input is unknown, or there is a cycle.
     """
@@ -102,12 +104,14 @@ class Graph:
         regions: Iterable[AttentionRegion] = (),
         mixtures: Iterable[MixtureRegion] = (),
         unmapped: Iterable[Unmapped] = (),
+        batched: bool = True,
     ) -> None:
         self.name = name
         self.tensors: dict[str, Tensor] = dict(tensors)
         self.regions: tuple[AttentionRegion, ...] = tuple(regions)
         self.mixtures: tuple[MixtureRegion, ...] = tuple(mixtures)
         self.unmapped: tuple[Unmapped, ...] = tuple(unmapped)
+        self.batched = batched
         given = list(operators)
         self._operators = {operator.name: operator for operator in given}
         if len(self._operators) != len(given):
@@ -218,6 +222,12 @@ def execute_all(
                 f"(the first axis is the batch), got {list(tensor.shape)}"
             )
         values[name] = tensor
+    if not graph.batched and (count := _pieces(graph, inputs)) > 1:
+        runs = [
+            execute_all(graph, *piece, observe=observe)
+            for piece in zip(*(tensor.chunk(count) for tensor in inputs), strict=True)
+        ]
+        return tuple(torch.cat(parts) for parts in zip(*runs, strict=True))
     operators = graph.operators()
     last_use = {source: operator.name for operator in operators for source in operator.inputs}
     with torch.no_grad():
@@ -232,6 +242,17 @@ def execute_all(
                 if last_use[source] == operator.name:
                     del values[source]
     return tuple(values[name] for name in graph.outputs)
+
+
+def _pieces(graph: Graph, inputs: Sequence[Tensor]) -> int:
+    """How many batches of the length that the graph was traced with make up ``inputs``; 1 when they
+    do not divide.
+    """
+    counts = set()
+    for name, tensor in zip(graph.inputs, inputs, strict=True):
+        one = graph.operator(name).output.shape[0] if tensor.dim() else 0
+        counts.add(tensor.shape[0] // one if one and tensor.shape[0] % one == 0 else 1)
+    return counts.pop() if len(counts) == 1 else 1
 
 
 def check(graph: Graph) -> None:

@@ -46,6 +46,7 @@ def find_mixtures(graph: Graph) -> Graph:
         regions=graph.regions,
         mixtures=[region for region in found if region is not None],
         unmapped=graph.unmapped,
+        batched=graph.batched,
     )
 
 

@@ -18,12 +18,16 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
+from ..errors import VitruviusError
 from .evaluate import evaluate_kind, multiply_accumulates
 from .graph import Attribute, Operator, TensorSpec, Unmapped
-from .rewrite import RULES, Call, NoRuleError, Pieces, Ref, Value, Weight
+from .rewrite import RULES, Call, NoRuleError, Pieces, Ref, Value, Weight, symbolic
 
-__all__ = ["Raiser"]
+__all__ = ["RANDOM", "Raiser"]
+
+RANDOM = "it draws random numbers"
 
 _TORCH = str(Path(torch.__file__).parent)
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
@@ -42,6 +46,8 @@ class Raiser:
         self._program = program
         self._held: dict[str, Tensor] = {}
         self._constants: dict[str, Ref] = {}
+        self._shared: dict[str, int] = {}
+        self._inputs: list[Ref] = []
         self._path = ""
         self._owner = ""
         self._source = ""
@@ -53,13 +59,20 @@ class Raiser:
         return {key: tensor for key, tensor in self._held.items() if key in used}
 
     def run(self) -> None:
-        """Raises every node that leads to an output the user gets back."""
+        """Raises every node that leads to a tensor the user gets back.
+
+        Raises ``VitruviusError`` with the user's line for what can be no operator at all, and when
+        an output depends on a buffer that the forward changes.
+        """
         signature = self._program.graph_signature
         nodes = {node.name: node for node in self._program.graph.nodes}
         wanted = [
-            name for name in signature.user_outputs if isinstance(name, str) and name in nodes
+            name
+            for name in signature.user_outputs
+            if isinstance(name, str) and isinstance(nodes[name].meta.get("val"), Tensor)
         ]
         alive = _ancestors(nodes[name] for name in wanted)
+        self._refuse_state(alive)
         for node in self._program.graph.nodes:
             if node.op == "placeholder":
                 self._placeholder(node)
@@ -132,10 +145,12 @@ class Raiser:
 
     def as_operand(self, value: Value) -> Ref:
         """A value as an operator's output: a tensor known at trace time becomes one Constant
-        operator.
+        operator, repeated for each image where the batch shares one of its axes.
         """
         if isinstance(value, Ref):
             return value
+        if value is None:
+            raise NoRuleError("it reads a number that is computed from the batch or the input")
         if not isinstance(value, Weight):
             raise NoRuleError("it reads several results as if they were one tensor")
         if value.key not in self._constants:
@@ -146,6 +161,12 @@ class Raiser:
                 "Constant", [], label=value.key, weights={"value": value}
             )
             self._path = path
+            if value.key in self._shared and self._inputs:
+                attributes: dict[str, Attribute] = {"dim": self._shared[value.key]}
+                operands = [self._constants[value.key], self._inputs[0]]
+                self._constants[value.key] = self.add(
+                    "RepeatBatch", operands, attributes=attributes, label="repeat"
+                )
         return self._constants[value.key]
 
     def shape(self, ref: Ref) -> tuple[int, ...]:
@@ -161,6 +182,8 @@ class Raiser:
         """A size with batch 1: plain numbers, symbolic ones, and nodes that hold one."""
         if isinstance(value, Node):
             value = value.meta["val"]
+        if isinstance(value, (torch.SymFloat, torch.SymBool)) or free_unbacked_symbols(value):
+            raise NoRuleError("it depends on a value of the input, not only on shapes")
         if isinstance(value, torch.SymInt):
             expression = value.node.expr
             return int(expression.subs(dict.fromkeys(expression.free_symbols, 1)))
@@ -181,7 +204,8 @@ class Raiser:
                 return
         value = node.meta["val"]
         if isinstance(value, Tensor):
-            self.values[node] = self.add("Input", [], label=node.name, output=self.spec(value))
+            self._inputs.append(self.add("Input", [], label=node.name, output=self.spec(value)))
+            self.values[node] = self._inputs[-1]
         else:
             self.values[node] = None
 
@@ -192,7 +216,10 @@ class Raiser:
                 raise TypeError(
                     f"{node.args[0]} has one result, but {node.name} picks one of several"
                 )
-            return source.makers[place]()
+            try:
+                return source.makers[place]()
+            except NoRuleError as error:
+                raise self._hopeless(str(node.args[0]), error) from error
         if not isinstance(node.target, torch._ops.OpOverload):
             return None  # arithmetic on sizes, read through node.meta where it matters
         if not isinstance(node.meta.get("val"), (Tensor, list, tuple)):
@@ -203,21 +230,40 @@ class Raiser:
             return constant
         try:
             if call.target not in RULES:
-                raise NoRuleError("no rule")
+                raise NoRuleError(RANDOM if _random(call) else "no rule")
             return RULES[call.target](call, self)
         except NoRuleError as error:
-            return self._host(call, str(error))
+            reason = str(error)
+        try:
+            return self._host(call, reason)
+        except NoRuleError as error:
+            raise self._hopeless(call.target, error) from error
+
+    def _hopeless(self, target: str, error: NoRuleError) -> VitruviusError:
+        """What is neither an operator of the graph nor one of PyTorch on tensors of fixed shape."""
+        place = f"{self._path or 'the root module'} ({self._source or 'unknown line'})"
+        return VitruviusError(f"{target} at {place} cannot be in a graph: {error}")
+
+    def _refuse_state(self, alive: set[Node]) -> None:
+        signature = self._program.graph_signature
+        changed = set(signature.buffers_to_mutate.values())
+        read = [
+            key
+            for node in self._program.graph.nodes
+            if node in alive and (key := signature.inputs_to_buffers.get(node.name)) in changed
+        ]
+        if read:
+            raise VitruviusError(
+                f"the forward changes buffer {', '.join(map(str, read))} and its output depends on "
+                "it; a graph keeps nothing from one call to the next"
+            )
 
     def _folded(self, call: Call) -> Value:
         """Calls that read parameters and numbers only are done now; the batch counts as 1 and
         broadcasts.
         """
         reads = [self.values[node] for node in call.node.all_input_nodes]
-        random = (
-            torch.Tag.nondeterministic_seeded
-            in cast("torch._ops.OpOverload", call.node.target).tags
-        )
-        if random or any(isinstance(value, (Ref, Pieces)) for value in reads):
+        if _random(call) or any(isinstance(value, (Ref, Pieces)) for value in reads):
             return None
         arguments = {name: self._plain(value) for name, value in call.arguments().items()}
         with torch.no_grad():
@@ -225,9 +271,14 @@ class Raiser:
         parameter = any(isinstance(value, Weight) and value.parameter for value in reads)
         key = f"{self._path}.{call.node.name}" if self._path else call.node.name
         if isinstance(result, Tensor):
+            shared = _shared_axis(call.node.meta["val"], result)
             for value in reads:
-                if isinstance(value, Weight) and _same(self.tensor(value), result):
+                if not isinstance(value, Weight) or self._shared.get(value.key) != shared:
+                    continue
+                if _same(self.tensor(value), result):
                     return value
+            if shared is not None:
+                self._shared[f"{key}.folded"] = shared
             return self.hold(f"{key}.folded", result, parameter=parameter)
         held = [
             self.hold(f"{key}.folded.{place}", tensor, parameter=parameter)
@@ -323,6 +374,21 @@ class Raiser:
 
 def _itself(weight: Weight) -> Value:
     return weight
+
+
+def _random(call: Call) -> bool:
+    target = cast("torch._ops.OpOverload", call.node.target)
+    return torch.Tag.nondeterministic_seeded in target.tags
+
+
+def _shared_axis(value: Tensor, folded: Tensor) -> int | None:
+    """The axis in which the batch sits beside something else, windows or heads, so that the value
+    for one image does not broadcast to a batch.
+    """
+    for axis, size in enumerate(value.shape):
+        if symbolic(size) and folded.shape[axis] > 1:
+            return axis
+    return None
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RULES",
+    "SEVERAL_AXES",
     "Call",
     "NoRuleError",
     "Pieces",
@@ -57,6 +58,7 @@ Value: TypeAlias = "Ref | Weight | Pieces | None"
 Rule: TypeAlias = "Callable[[Call, Raiser], Value]"
 
 RULES: dict[str, Rule] = {}
+SEVERAL_AXES = "with the batch in several axes"
 
 
 class NoRuleError(Exception):
@@ -171,8 +173,7 @@ class Call:
         shape = tuple(-1 if symbolic(size) else int(size) for size in value.shape)
         if shape.count(-1) > 1:
             raise NoRuleError(
-                f"its {name or 'result'} has shape {tuple(value.shape)}, "
-                "with the batch in several axes"
+                f"its {name or 'result'} has shape {tuple(value.shape)}, {SEVERAL_AXES}"
             )
         return shape
 

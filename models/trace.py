@@ -23,8 +23,8 @@ from . import rules as _rules  # registers the rewrite rules
 from .exported_program import ExportedModule
 from .graph import Graph, Unmapped, check, execute_all
 from .passes import raise_graph
-from .raising import Raiser
-from .rewrite import symbolic
+from .raising import RANDOM, Raiser
+from .rewrite import SEVERAL_AXES, symbolic
 from .user_line import first_line, user_line
 
 __all__ = ["TraceError", "UnmappedError", "trace", "trace_program"]
@@ -61,9 +61,11 @@ def trace(
     """The graph of ``module`` in inference, for inputs of the shape of ``inputs``.
 
     The first axis of every input is the batch. Where the module allows it, the graph runs batches
-    of any length; shapes and counts are those of one image. The graph is checked against its
-    invariants and, on random inputs, against the module itself. ``unmapped="host"`` keeps operators
-    without a rule as Host.
+    of any length, else it is not ``batched`` and a batch is run image by image; shapes and counts
+    are those of one image. Every tensor in what the module returns, dataclasses and dictionaries
+    included, is an output, in order; None and numbers are not. The graph is checked against its
+    invariants and, on random inputs, against the module itself, which keeps its buffers and its
+    mode. ``unmapped="host"`` keeps operators without a rule as Host.
 
     Raises ``TraceError`` when the module fails on the inputs or does not export, with the error's
     first line and the user's source line, and ``UnmappedError`` listing every operator without a
@@ -76,39 +78,43 @@ def trace(
     if isinstance(module, ExportedModule):
         return trace_program(module, inputs, name=name, unmapped=unmapped)
     _refuse_element_types(module, inputs, name)
-    training = module.training
+    modes = {part: part.training for part in module.modules()}
+    buffers = {key: buffer.clone() for key, buffer in module.named_buffers()}
     module.eval()
     try:
         _run(module, inputs, name)
         problem: TraceError | None = None
-        for copies in (2, 1) if _batched(inputs) else (1,):
+        for example, dynamic in _attempts(inputs):
             try:
-                example = _examples(inputs, copies)
-                program = _exported(module, example, name, dynamic=copies > 1)
+                program = _exported(module, example, name, dynamic=dynamic)
             except TraceError as error:
                 problem = error
                 continue
-            if copies > 1 and not _any_batch(program):
+            if dynamic and not _any_batch(program):
                 continue
             graph = _raised(program, name)
+            if dynamic and any(SEVERAL_AXES in item.reason for item in graph.unmapped):
+                continue  # one image at a time may still have a rule
             if graph.unmapped and unmapped == "error":
                 raise UnmappedError(name, graph.unmapped)
             check(graph)
-            if copies > 1 and not _agrees(graph, module, example):
-                continue
-            if copies == 1 and not _agrees(graph, module, example):
-                raise VitruviusError(
-                    f"{name}: the traced graph and the module differ on the same random input; "
-                    "is the module's output random?"
-                )
-            return graph
+            if _agrees(graph, module, example):
+                return graph
+            problem = TraceError(
+                f"{name}: the traced graph and the module differ on the same random input; "
+                f"is the module's output random?{_drawn(graph)}"
+            )
         raise (
             problem
             if problem is not None
             else TraceError(f"{name}: the module could not be traced")
         )
     finally:
-        module.train(training)
+        for part, mode in modes.items():
+            part.training = mode
+        for key, buffer in module.named_buffers():
+            if key in buffers and not torch.equal(buffer, buffers[key]):
+                buffer.copy_(buffers[key])
 
 
 def trace_program(
@@ -161,6 +167,17 @@ def _batched(inputs: Sequence[Tensor]) -> bool:
     )
 
 
+def _attempts(inputs: Sequence[Tensor]) -> list[tuple[tuple[Tensor, ...], bool]]:
+    """Example inputs, and whether their batch may be of any length: two images, then one, then all
+    that were given.
+    """
+    given = _examples(inputs, 1)
+    if not _batched(inputs):
+        return [(given, False)]
+    attempts = [(_examples(inputs, 2), True), (tuple(tensor[:1] for tensor in given), False)]
+    return attempts if len(given[0]) == 1 else [*attempts, (given, False)]
+
+
 def _examples(inputs: Sequence[Tensor], copies: int) -> tuple[Tensor, ...]:
     """Inputs like the given ones, floats replaced by seeded values in 0 to 1, repeated along the
     batch.
@@ -181,13 +198,18 @@ def _run(module: nn.Module, inputs: Sequence[Tensor], name: str) -> None:
     """
     try:
         with torch.no_grad():
-            module(*inputs)
+            returned = module(*(tensor.clone() for tensor in inputs))
     except Exception as error:
         shapes = ", ".join(str(list(tensor.shape)) for tensor in inputs)
         raise TraceError(
             f"{name}: the module fails on its example inputs {shapes}: "
             f"{first_line(error)}{_place(error)}"
         ) from error
+    if not any(isinstance(leaf, Tensor) for leaf in _leaves(returned)):
+        raise TraceError(
+            f"{name}: expected at least one tensor in what the module returns, "
+            f"got {type(returned).__name__}"
+        )
 
 
 def _exported(
@@ -229,15 +251,25 @@ def _by_parameter(
 
 def _raised(program: ExportedProgram, name: str) -> Graph:
     raiser = Raiser(program)
-    raiser.run()
-    graph = Graph(name, raiser.operators.values(), raiser.tensors, unmapped=raiser.unmapped)
+    try:
+        raiser.run()
+    except VitruviusError as error:
+        raise TraceError(f"{name}: {error}") from error
+    graph = Graph(
+        name,
+        raiser.operators.values(),
+        raiser.tensors,
+        unmapped=raiser.unmapped,
+        batched=_any_batch(program),
+    )
     return raise_graph(graph)
 
 
 def _agrees(graph: Graph, module: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
     """Whether graph and module give the same floats, up to rounding, relative to the largest."""
     with torch.no_grad():
-        expected = [leaf for leaf in _leaves(module(*inputs)) if isinstance(leaf, Tensor)]
+        returned = module(*(tensor.clone() for tensor in inputs))
+        expected = [leaf for leaf in _leaves(returned) if isinstance(leaf, Tensor)]
     try:
         got = execute_all(graph, *inputs)
     except VitruviusError:
@@ -252,6 +284,12 @@ def _agrees(graph: Graph, module: nn.Module, inputs: tuple[Tensor, ...]) -> bool
         if theirs.numel() and float((ours - theirs).abs().max()) > bound:
             return False
     return True
+
+
+def _drawn(graph: Graph) -> str:
+    """Where random numbers are drawn, for the end of a sentence."""
+    random = [item for item in graph.unmapped if item.reason == RANDOM]
+    return "".join(f" {item.target} at {item.source or item.name} draws" for item in random[:1])
 
 
 def _leaves(value: object) -> list[object]:
