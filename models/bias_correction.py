@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .comparison import side_by_side
+from .comparison import quality_of, side_by_side, tokens_read
 from .emission import Product
 from .graph import Graph
 from .integer.matmul import matmul
 from .integer.requantize import requantize
-from .integer_model import IntegerModel, IntegerOperator
+from .integer_model import IntegerModel, IntegerOperator, LayerQuality
 
 __all__ = ["correct_biases"]
 
@@ -23,7 +23,7 @@ def correct_biases(
     model: IntegerModel, graph: Graph, images: Tensor, products: Mapping[str, Product]
 ) -> IntegerModel:
     """``model`` with the biases of its products moved so that the mean output of each feature is
-    the float graph's on ``images`` [n, C, H, W].
+    the float graph's on ``images`` [n, C, H, W], and with its quality there.
 
     Products are corrected in order of execution, each with those before it corrected already
     (empirical bias correction: Nagel et al., arXiv 1906.04721, section 4.2 and appendix D). The
@@ -31,15 +31,22 @@ def correct_biases(
     ``max(0, 1 - v / n / mean**2)``, so that an effect that is not there is not corrected. With one
     image nothing is.
     """
-    if len(images) < 2:
-        return model
     tensors = dict(model.tensors)
+    rows: list[LayerQuality] = []
+    read = tokens_read(model)
 
     def visit(
         operator: IntegerOperator, operands: Sequence[Tensor], value: Tensor | None
     ) -> Tensor:
-        if operator.kind != "Linear" or value is None or operator.name not in products:
-            return model.evaluate(operator, list(operands), images)
+        if operator.kind == "Linear" and value is not None and operator.name in products:
+            codes = corrected(operator, operands, value)
+        else:
+            codes = model.evaluate(operator, list(operands), images)
+        if value is not None:
+            rows.append(quality_of(operator, codes, value, read))
+        return codes
+
+    def corrected(operator: IntegerOperator, operands: Sequence[Tensor], value: Tensor) -> Tensor:
         role = {name: tensors[key].to(torch.int64) for name, key in operator.tensors.items()}
         sums = matmul(operands[0], role["weight"].t())
         factor = role["multiplier"], role["shift"]
@@ -53,11 +60,13 @@ def correct_biases(
         return requantize(sums + bias, *factor, operator.bits)
 
     side_by_side(model, graph, images, products, visit)
-    return IntegerModel(model.name, model.operators, tensors, model.quality)
+    return IntegerModel(model.name, model.operators, tensors, tuple(rows))
 
 
 def _shrunk(error: Tensor) -> Tensor:
     """The mean of ``error`` [n, features] over images, shrunk by what is uncertain about it."""
+    if len(error) < 2:
+        return torch.zeros_like(error[0])
     mean = error.mean(0)
     uncertain = error.var(0) / len(error)
     return mean * (1 - uncertain / mean.square().clamp(min=1e-300)).clamp(min=0)

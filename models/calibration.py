@@ -17,8 +17,8 @@ __all__ = ["Observations", "batches", "few", "mean_square_scale", "observe", "sc
 
 _SAMPLES = 1 << 16
 _ROWS = 256
-_BATCH_ELEMENTS = 1 << 23
-"""Elements of the largest tensor of one batch: 32 MiB in float32."""
+_BATCH_ELEMENTS = 1 << 22
+"""Elements of the largest tensor of one batch: 16 MiB in float32."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Observations:
     rows: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def batches(graph: Graph, images: Tensor) -> Iterator[Tensor]:
-    """``images`` in parts of a size that keeps every tensor of ``graph`` below 32 MiB, or single
-    images where one tensor of one image is larger than that.
+def batches(graph: Graph, images: Tensor, elements: int = _BATCH_ELEMENTS) -> Iterator[Tensor]:
+    """``images`` in parts of a size that keeps every tensor of ``graph`` within ``elements``, or
+    single images where one tensor of one image is larger than that.
     """
     largest = max(prod(operator.output.shape) for operator in graph.operators())
-    yield from images.split(max(1, _BATCH_ELEMENTS // largest))
+    yield from images.split(max(1, elements // largest))
 
 
 def few(graph: Graph, images: Tensor, *, macs: float, least: int = 4) -> Tensor:

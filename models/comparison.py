@@ -13,7 +13,7 @@ from .emission import Product
 from .graph import Graph, Operator, execute
 from .integer_model import IntegerModel, IntegerOperator, LayerQuality
 
-__all__ = ["Visit", "measure", "quality_of", "side_by_side"]
+__all__ = ["Visit", "measure", "quality_of", "side_by_side", "tokens_read"]
 
 
 class Visit(Protocol):
@@ -67,30 +67,35 @@ def side_by_side(
 
 def measure(
     model: IntegerModel, graph: Graph, images: Tensor, products: Mapping[str, Product]
-) -> tuple[LayerQuality, ...]:
-    """How well each tensor of ``model`` represents its float counterpart on ``images``.
-
-    Where only some tokens are read (a head's), only those count.
-    """
+) -> IntegerModel:
+    """``model`` with how well each tensor represents its float counterpart on ``images``."""
     rows: list[LayerQuality] = []
-    read = _tokens_read(model)
+    read = tokens_read(model)
 
     def visit(
         operator: IntegerOperator, operands: Sequence[Tensor], value: Tensor | None
     ) -> Tensor:
         codes = model.evaluate(operator, list(operands), images)
         if value is not None:
-            tokens = read.get(operator.name, slice(None))
-            rows.append(quality_of(operator, codes[:, tokens], value[:, tokens]))
+            rows.append(quality_of(operator, codes, value, read))
         return codes
 
     side_by_side(model, graph, images, products, visit)
-    return tuple(rows)
+    return IntegerModel(model.name, model.operators, model.tensors, tuple(rows))
 
 
-def quality_of(operator: IntegerOperator, codes: Tensor, value: Tensor) -> LayerQuality:
-    """SQNR and clipping of ``codes`` as an image of ``value``, both [n, tokens, features]."""
-    exact = value.to(torch.float64)
+def quality_of(
+    operator: IntegerOperator,
+    codes: Tensor,
+    value: Tensor,
+    read: Mapping[str, list[int]],
+) -> LayerQuality:
+    """SQNR and clipping of ``codes`` as an image of ``value``, both [n, tokens, features].
+
+    ``read`` says for which operators only some tokens count (`tokens_read`).
+    """
+    tokens = read.get(operator.name, slice(None))
+    codes, exact = codes[:, tokens], value[:, tokens].to(torch.float64)
     noise = float((codes * operator.scale - exact).square_().sum())
     signal = float(exact.square().sum())
     top = (1 << (operator.bits - 1)) - 1
@@ -104,7 +109,7 @@ def quality_of(operator: IntegerOperator, codes: Tensor, value: Tensor) -> Layer
     )
 
 
-def _tokens_read(model: IntegerModel) -> dict[str, list[int]]:
+def tokens_read(model: IntegerModel) -> dict[str, list[int]]:
     """The tokens that are read of those operators of which only Selects read anything."""
     found: dict[str, list[int]] = {}
     other: set[str] = set()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import VitruviusError
 from .bias_correction import correct_biases
-from .calibration import batches, few, observe
+from .calibration import few, observe
 from .comparison import measure
 from .equalisation import Equalised, equalise
 from .graph import Graph
@@ -20,8 +20,9 @@ from .weight_codes import encode_weights
 
 __all__ = ["Quantization", "quantization", "quantize"]
 
-_SIDE_BY_SIDE_MACS = 1.5e11
-"""Work spent on comparing both models and correcting biases: 8 images of DeiT-Base."""
+_SIDE_BY_SIDE_MACS = 4e10
+_SIDE_BY_SIDE_IMAGES = 8
+"""Work spent on comparing both models and correcting biases, but at least 8 images."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,6 @@ def quantization(
     lowering = Lowering(graph, seen, options, weights)
     lowering.run()
     model = IntegerModel(name or graph.name, tuple(lowering.emitted), lowering.tensors)
-    sample = next(batches(graph, few(graph, calibration, macs=_SIDE_BY_SIDE_MACS)))
-    if options.bias_correction:
-        model = correct_biases(model, graph, sample, lowering.products)
-    quality = measure(model, graph, sample, lowering.products)
-    model = IntegerModel(model.name, model.operators, model.tensors, quality)
-    return Quantization(model, equalised)
+    sample = few(graph, calibration, macs=_SIDE_BY_SIDE_MACS, least=_SIDE_BY_SIDE_IMAGES)
+    evaluation = correct_biases if options.bias_correction else measure
+    return Quantization(evaluation(model, graph, sample, lowering.products), equalised)

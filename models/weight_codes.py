@@ -16,6 +16,8 @@ __all__ = ["WeightCodes", "compensated", "encode_weights", "nearest", "row_scale
 _CLIPS = tuple(percent / 100 for percent in range(100, 39, -4))
 _DAMPING = 0.01
 _BLOCK = 64
+_MOMENT_ELEMENTS = 1 << 24
+"""Elements of the largest tensor when second moments are taken: 27 images of DeiT-Base."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def encode_weights(graph: Graph, images: Tensor, bits: int) -> Mapping[str, Weig
                 moments[kernel] = table.t() @ table / len(table)
             found[reader.name] = _encode(graph, reader, bits, moments[kernel])
 
-    execute(graph, next(batches(graph, images)), observe=look)
+    execute(graph, next(batches(graph, images, _MOMENT_ELEMENTS)), observe=look)
     return found
 
 
