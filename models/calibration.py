@@ -13,7 +13,7 @@ from ..errors import VitruviusError
 from .graph import Graph, Operator, execute
 from .quantization_options import QuantizationOptions
 
-__all__ = ["Observations", "batches", "few", "mean_square_scale", "observe", "scale_of"]
+__all__ = ["Observations", "batches", "few", "masks_of", "mean_square_scale", "observe", "scale_of"]
 
 _SAMPLES = 1 << 16
 _ROWS = 256
@@ -68,11 +68,14 @@ def observe(graph: Graph, images: Tensor, *, rows: Collection[str] = ()) -> Obse
     samples: dict[str, list[Tensor]] = {}
     kept: dict[str, list[Tensor]] = {name: [] for name in rows}
     done = 0
+    masks = masks_of(graph)
 
     def look(operator: Operator, value: Tensor) -> None:
         if not value.is_floating_point():
             return
         flat = value.detach().flatten()
+        if operator.name in masks and not bool(flat.isnan().any()):
+            return
         top = float(flat.abs().max()) if flat.numel() else 0.0
         if not top < float("inf"):
             raise VitruviusError(
@@ -99,6 +102,23 @@ def observe(graph: Graph, images: Tensor, *, rows: Collection[str] = ()) -> Obse
         {name: torch.cat(parts).float() for name, parts in samples.items()},
         {name: torch.cat(parts).float() for name, parts in kept.items() if parts},
     )
+
+
+def masks_of(graph: Graph) -> frozenset[str]:
+    """The operators that give or add the constant mask of an attention, where minus infinity is a
+    value.
+    """
+    found: set[str] = set()
+    for region in graph.regions:
+        mask: set[str] = set()
+        waiting = [region.bias] if region.bias else []
+        while waiting:
+            name = waiting.pop()
+            if name not in mask and name != region.scores:
+                mask.add(name)
+                waiting += graph.operator(name).inputs
+        found |= {region.bias} if mask.intersection(graph.inputs) else mask
+    return frozenset(found)
 
 
 def _spread(flat: Tensor, before: int, total: int, width: int) -> Tensor:

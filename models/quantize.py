@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import VitruviusError
 from .bias_correction import correct_biases
-from .calibration import few, observe
+from .calibration import few, masks_of, observe
 from .comparison import measure
 from .equalisation import Equalised, equalise
 from .graph import Graph
@@ -20,7 +20,7 @@ from .weight_codes import encode_weights
 
 __all__ = ["Quantization", "quantization", "quantize"]
 
-_SIDE_BY_SIDE_MACS = 4e10
+_SIDE_BY_SIDE_MACS = 2e10
 _SIDE_BY_SIDE_IMAGES = 8
 """Work spent on comparing both models and correcting biases, but at least 8 images."""
 
@@ -57,7 +57,10 @@ def quantization(
     options: QuantizationOptions | None = None,
 ) -> Quantization:
     """Like `quantize`, with what was done to the float graph first."""
+    masks = {key for name in masks_of(graph) for key in graph.operator(name).tensors.values()}
     for key, tensor in graph.tensors.items():
+        if key in masks:
+            tensor = tensor.clamp(min=0)  # minus infinity is a value there
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise VitruviusError(f"weights of {graph.name}: {key} holds NaN or Inf")
     options = options or QuantizationOptions()
