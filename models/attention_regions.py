@@ -64,23 +64,30 @@ def _heads(graph: Graph, scores: Operator) -> int:
     """How many of the leading axes' attentions are heads of one image or window.
 
     The axis before the tokens is the heads. Where the leading axes are one axis that carries the
-    batch too, the view that made it tells: it split the features into heads, or merged an axis of
-    heads.
+    batch too, the view that made it of queries or keys tells: it split the features into heads, or
+    merged an axis of heads.
     """
     lead = scores.output.shape[:-2]
     if not lead:
         return 1
     if len(lead) > 1:
         return lead[-1]
-    op = graph.operator(scores.inputs[0])
+    for name in scores.inputs:
+        heads = _split(graph, graph.operator(name))
+        if heads > 1 and lead[0] % heads == 0:
+            return heads
+    return 1
+
+
+def _split(graph: Graph, op: Operator) -> int:
+    """The heads that the view above an operand made, or 1."""
     while op.kind in ("View", "Mul", "L2Normalize", "Add", "Select", "Concat"):
         source = graph.operator(op.inputs[0])
         before, after = source.output.shape, op.output.shape
         if op.kind == "View" and op.attributes["op"] == "reshape" and len(before) > 1:
             if len(before) > 3 and before[-2:] == after[-2:]:
-                return before[-3] if lead[0] % before[-3] == 0 else 1
+                return before[-3]
             if before[-1] != after[-1]:
-                parts = before[-1] // after[-1]
-                return parts if parts and lead[0] % parts == 0 else 1
+                return before[-1] // after[-1]
         op = source
     return 1

@@ -17,7 +17,7 @@ from .kind import wholes
 from .mixture import find_mixtures, raise_gates
 from .written_out import merge_twins, recognise_activations, recognise_norms, recognise_softmax
 
-__all__ = ["merge_views", "raise_attention", "raise_graph", "remove_dead"]
+__all__ = ["drop_identities", "merge_views", "raise_attention", "raise_graph", "remove_dead"]
 
 
 def raise_graph(graph: Graph) -> Graph:
@@ -26,6 +26,7 @@ def raise_graph(graph: Graph) -> Graph:
     """
     for apply in (
         remove_dead,
+        drop_identities,
         merge_twins,
         recognise_activations,
         recognise_norms,
@@ -46,6 +47,27 @@ def raise_attention(graph: Graph) -> Graph:
     for apply in (absorb_transposes, fold_scales, straighten_attention, merge_views):
         graph = apply(graph)
     return find_regions(remove_dead(graph))
+
+
+def drop_identities(graph: Graph) -> Graph:
+    """A sum with zeros (a mask that keeps everything) and a product with ones are nothing."""
+    edit = Edit(graph)
+    neutral: dict[tuple[str, float], bool] = {}
+    for op in edit.operators():
+        if op.kind not in ("Add", "Mul"):
+            continue
+        unit = 0.0 if op.kind == "Add" else 1.0
+        op = edit.operator(op.name)
+        for operand, other in (op.inputs, op.inputs[::-1]):
+            held = edit.constant(other)
+            if held is None or edit.operator(operand).output != op.output:
+                continue
+            if (other, unit) not in neutral:
+                neutral[other, unit] = bool((held == unit).all())
+            if neutral[other, unit]:
+                edit.redirect(op.name, operand)
+                break
+    return edit.graph()
 
 
 def merge_views(graph: Graph) -> Graph:

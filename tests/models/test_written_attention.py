@@ -40,6 +40,7 @@ class Parts(nn.Module):
         self.talk = nn.Linear(H, H, bias=False)
         self.heads_out = nn.Parameter(torch.randn(H, D, E))
         self.heads_in = nn.Parameter(torch.randn(E, H, D))
+        self.beta = nn.Parameter(torch.randn(1, 1, E))
         self.bias = nn.Parameter(torch.randn(H, N, N))
         self.table = nn.Parameter(torch.randn(9, H))
         self.logit_scale = nn.Parameter(torch.randn(H, 1, 1))
@@ -217,6 +218,13 @@ def fused_call_causal(m: Parts, x: Tensor) -> Tensor:
     return merged(functional.scaled_dot_product_attention(*m.heads(x), is_causal=True))
 
 
+def fused_call_nothing_masked(m: Parts, x: Tensor) -> Tensor:
+    """A mask that keeps everything, as newer versions of transformers give one."""
+    q, k, v = m.heads(x)
+    keep = torch.ones(1, 1, N, N, dtype=torch.bool)
+    return merged(functional.scaled_dot_product_attention(q, k, v, attn_mask=keep))
+
+
 def filled(m: Parts, x: Tensor) -> Tensor:
     q, k, v = m.heads(x)
     scores = (q @ k.mT * D**-0.5).masked_fill(~m.keep, float("-inf"))
@@ -271,6 +279,12 @@ def multihead(m: Parts, x: Tensor) -> Tensor:
 def multihead_weights(m: Parts, x: Tensor) -> Tensor:
     out: Tensor = m.multihead(x, x, x)[0]
     return out
+
+
+def multihead_probe(m: Parts, x: Tensor) -> Tensor:
+    """Queries that are parameters: nothing in them is split into heads while running."""
+    probe = m.beta.repeat(x.shape[0], 1, 1)
+    return x + m.multihead(probe, x, x)[0]
 
 
 def multihead_masked(m: Parts, x: Tensor) -> Tensor:
@@ -354,6 +368,7 @@ FORMS = [
     Form("fused call, float mask", fused_call_float_mask, scale=0.3, bias=True),
     Form("fused call, bool mask", fused_call_bool_mask, bias=True),
     Form("fused call, computed mask", fused_call_computed_mask, bias=True),
+    Form("fused call, nothing masked", fused_call_nothing_masked),
     Form("fused call, causal", fused_call_causal, bias=True),
     Form("masked_fill", filled, bias=True),
     Form("where", chosen, bias=True),
@@ -502,6 +517,13 @@ def test_queries_of_another_length() -> None:
 
     (region,) = traced(pooled, N, (1, 3)).regions
     assert (region.tokens, region.keys, region.heads) == (1, N, H)
+
+
+def test_queries_that_are_parameters() -> None:
+    """The keys tell how many heads there are; the scale is in the parameters."""
+    (region,) = traced(multihead_probe, N, (1,)).regions
+    assert (region.heads, region.tokens, region.keys, region.windows) == (H, 1, N, 1)
+    assert region.scale in (pytest.approx(1.0), pytest.approx(D**-0.5))
 
 
 def test_grouped_queries_say_that_they_have_no_rule() -> None:
