@@ -175,8 +175,9 @@ def _straighten(edit: Edit, chain: list[Operator], softmax: Operator, apply: _Ap
         for name, lead in zip(product.inputs, moved, strict=True)
         if lead is not None
     )
-    for factor in on_queries:
-        held = edit.add("Constant", [], like=product, label="factor", tensors={"value": factor})
+    for factor, params in on_queries:
+        value = {"value": factor}
+        held = edit.add("Constant", [], like=product, label="factor", tensors=value, params=params)
         q = edit.add("Mul", [q, held], like=product, label="scaled")
     inner = (*target.sizes, *product.output.shape[-2:])
     output = TensorSpec(inner, product.output.dtype)
@@ -215,13 +216,13 @@ def _restore(edit: Edit, apply: _Apply, before: tuple[int, ...]) -> None:
 def _added(edit: Edit, scores: Operator, chain: list[Operator], added: list[Tensor | str]) -> str:
     """One Add of everything that is added to the scores; what is known is summed up."""
     adds = [op for op in chain if op.kind in ("Add", "Where")]
-    anchor = edit.operator(scores.name) if not adds else adds[-1]
+    anchor = adds[-1]
     known = [item for item in added if isinstance(item, Tensor)]
     computed = [item for item in added if isinstance(item, str)]
     if known:
         total = known[0]
-        for other in known[1:]:
-            total = total + other
+        for item in known[1:]:
+            total = total + item
         params = sum(
             edit.operator(name).params
             for op in adds
@@ -255,11 +256,11 @@ def _added(edit: Edit, scores: Operator, chain: list[Operator], added: list[Tens
 
 def _collected(
     edit: Edit, chain: list[Operator], target: _Lead
-) -> tuple[float, list[Tensor], list[Tensor | str]] | None:
-    """What the chain does to the scores: a factor, factors of whole rows, and what is added, in
-    the leading axes ``target``. None when it does something else.
+) -> tuple[float, list[tuple[Tensor, int]], list[Tensor | str]] | None:
+    """What the chain does to the scores: a factor, factors of whole rows (with their parameters
+    counted), and what is added, in the leading axes ``target``. None when it does something else.
     """
-    scale, rows = 1.0, list[Tensor]()
+    scale, rows = 1.0, list[tuple[Tensor, int]]()
     added: list[Tensor | str] = []
     for above, op in pairwise(chain):
         if op.kind == "View":
@@ -293,7 +294,7 @@ def _collected(
             found = _moved(held, lead, target)
             if found is None:
                 return None
-            rows.append(found)
+            rows.append((found, edit.operator(other).params))
         else:
             return None
     return scale, rows, added
