@@ -82,7 +82,7 @@ class MixtureOfExperts(nn.Module):
         weights = functional.softmax(gate(x), dim=-1)
         top, index = weights.topk(self.top_k, dim=-1)
         routing = torch.zeros_like(weights).scatter(-1, index, top)
-        shares = routing.split(1, dim=-1)
+        shares = torch.split(routing, 1, dim=-1)
         out: Tensor = shares[0] * self.experts[0](x)
         for share, expert in zip(shares[1:], self.experts[1:], strict=True):
             out = out + share * expert(x)

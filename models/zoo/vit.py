@@ -92,16 +92,14 @@ class VisionTransformer(nn.Module):
         x = self._embedded(images)
         for block in self.blocks:
             x = block(x)
-        x = self.norm(x)
+        tokens: Tensor = self.norm(x)
         if not self.config.classes:
-            return x
-        if self.config.pool == "mean":
-            x = x[:, self.config.prefix :].mean(1)
-            logits: Tensor = self.head(x)
-            return logits
-        logits = self.head(x[:, 0])
+            return tokens
+        mean = self.config.pool == "mean"
+        read = tokens[:, self.config.prefix :].mean(1) if mean else tokens[:, 0]
+        logits: Tensor = self.head(read)
         if self.head_dist is not None:
-            logits = (logits + self.head_dist(x[:, 1])) / 2
+            logits = (logits + self.head_dist(tokens[:, 1])) / 2
         return logits
 
     def _embedded(self, images: Tensor) -> Tensor:
