@@ -50,10 +50,10 @@ def correct_biases(
         role = {name: tensors[key].to(torch.int64) for name, key in operator.tensors.items()}
         sums = matmul(operands[0], role["weight"].t())
         factor = role["multiplier"], role["shift"]
-        codes = requantize(sums + role["bias"], *factor, operator.bits)
-        error = (value.to(torch.float64) - codes * operator.scale).mean(1)
         # A unit of the accumulator is worth scale * multiplier / 2**shift.
         unit = operator.scale * role["multiplier"].double() * 2.0 ** -role["shift"].double()
+        given = sums.sum(1).to(torch.float64) / sums.shape[1] + role["bias"]
+        error = value.mean(1, dtype=torch.float64) - given * unit
         shift = torch.round(_shrunk(error) / unit).to(torch.int64)
         bias = (role["bias"] + shift).clamp(-_BIAS_LIMIT, _BIAS_LIMIT)
         tensors[operator.tensors["bias"]] = bias.to(torch.int32)

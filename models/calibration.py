@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from math import gcd, prod
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,7 +14,18 @@ from ..errors import VitruviusError
 from .graph import Graph, Operator, execute
 from .quantization_options import QuantizationOptions
 
-__all__ = ["Observations", "batches", "few", "masks_of", "mean_square_scale", "observe", "scale_of"]
+__all__ = [
+    "Observations",
+    "batches",
+    "few",
+    "masks_of",
+    "mean_square_scale",
+    "observe",
+    "rows_of",
+    "scale_of",
+]
+
+_Look: TypeAlias = Callable[[Operator, Tensor, int, int], None]
 
 _SAMPLES = 1 << 16
 _ROWS = 256
@@ -26,13 +38,11 @@ class Observations:
     """What calibration saw of operators' float outputs.
 
     largest: the largest magnitude by operator name. samples: up to 65 536 values each, evenly
-    spread, float32 [n]. rows: for the operators asked for, up to 256 rows along the last axis,
-    evenly spread, float32 [n, features].
+    spread, float32 [n].
     """
 
     largest: Mapping[str, float]
     samples: Mapping[str, Tensor]
-    rows: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def batches(graph: Graph, images: Tensor, elements: int = _BATCH_ELEMENTS) -> Iterator[Tensor]:
@@ -52,25 +62,23 @@ def few(graph: Graph, images: Tensor, *, macs: float, least: int = 4) -> Tensor:
     return images[torch.arange(count) * len(images) // count]
 
 
-def observe(graph: Graph, images: Tensor, *, rows: Collection[str] = ()) -> Observations:
-    """Runs ``graph`` in float on calibration ``images`` [n, C, H, W]; ``rows`` names operators
-    whose rows are kept too.
+def observe(graph: Graph, images: Tensor) -> Observations:
+    """Runs ``graph`` in float on calibration ``images`` [n, C, H, W] and keeps samples.
 
     The result does not depend on the size of the batches up to rounding. Raises VitruviusError if
     there is no image, or if an image or an activation is not finite (the first layer where that
     happens).
     """
-    if not len(images):
-        raise VitruviusError("calibration images: expected at least one, got none")
-    if not bool(torch.isfinite(images).all()):
-        raise VitruviusError("calibration images: expected finite values, found NaN or Inf")
+    operators = graph.operators()
     largest: dict[str, float] = {}
-    samples: dict[str, list[Tensor]] = {}
-    kept: dict[str, list[Tensor]] = {name: [] for name in rows}
-    done = 0
     masks = masks_of(graph)
+    # One block for all samples, taken first: small ones between the large tensors that come and go
+    # would keep the memory of these from being returned.
+    block = torch.empty(len(operators), _SAMPLES)
+    row = {operator.name: index for index, operator in enumerate(operators)}
+    filled = [0] * len(operators)
 
-    def look(operator: Operator, value: Tensor) -> None:
+    def look(operator: Operator, value: Tensor, done: int, batch: int) -> None:
         if not value.is_floating_point():
             return
         flat = value.detach().flatten()
@@ -82,26 +90,22 @@ def observe(graph: Graph, images: Tensor, *, rows: Collection[str] = ()) -> Obse
                 f"calibration: {operator.kind} '{operator.name}' ({operator.path or 'root'}) "
                 "produced NaN or Inf"
             )
-        name, width = operator.name, value.shape[-1] if value.dim() else 1
-        largest[name] = max(top, largest.get(name, 0.0))
-        # An operator without a batch axis of its own (a constant) counts once.
-        each = flat.numel() // batch if flat.numel() % batch == 0 else flat.numel()
-        samples.setdefault(name, []).append(_spread(flat, done * each, len(images) * each, width))
-        if name in kept:
-            table = value.detach().reshape(-1, width)
-            step = max(1, len(images) * (len(table) // batch) // _ROWS)
-            kept[name].append(table[_first(done * (len(table) // batch), step) :: step].clone())
+        largest[operator.name] = max(top, largest.get(operator.name, 0.0))
+        each, width = flat.numel() // batch, value.shape[-1] if value.dim() else 1
+        if value.dim() == 0 or value.shape[0] != batch:
+            # Without a batch axis (a constant) it is the same in every batch.
+            done, each = 0, -(-flat.numel() // len(images))
+            filled[row[operator.name]] = 0
+        step = _step(len(images) * each, _SAMPLES, width)
+        values = flat[-done * each % step :: step]
+        index, start = row[operator.name], filled[row[operator.name]]
+        values = values[: _SAMPLES - start]
+        block[index, start : start + len(values)] = values
+        filled[index] = start + len(values)
 
-    with torch.no_grad():
-        for part in batches(graph, images):
-            batch = len(part)
-            execute(graph, part, observe=look)
-            done += batch
-    return Observations(
-        largest,
-        {name: torch.cat(parts).float() for name, parts in samples.items()},
-        {name: torch.cat(parts).float() for name, parts in kept.items() if parts},
-    )
+    _run(graph, images, look)
+    samples = {name: block[index, : filled[index]] for name, index in row.items() if filled[index]}
+    return Observations(largest, samples)
 
 
 def masks_of(graph: Graph) -> frozenset[str]:
@@ -121,19 +125,51 @@ def masks_of(graph: Graph) -> frozenset[str]:
     return frozenset(found)
 
 
-def _spread(flat: Tensor, before: int, total: int, width: int) -> Tensor:
-    """Every step-th value of a tensor that comes in parts, ``before`` values having come already.
-
-    The step shares no factor with ``width``, so that every feature is seen.
+def rows_of(graph: Graph, images: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+    """Up to 256 rows along the last axis of what the operators ``names`` yield on ``images``,
+    evenly spread, float32 [n, features]. Raises VitruviusError as `observe` does for images.
     """
-    step = max(1, total // _SAMPLES)
+    found = {
+        name: torch.empty(_ROWS, graph.operator(name).output.shape[-1]) for name in sorted(names)
+    }
+    filled = dict.fromkeys(found, 0)
+
+    def look(operator: Operator, value: Tensor, done: int, batch: int) -> None:
+        if operator.name not in found:
+            return
+        table = value.detach().reshape(-1, value.shape[-1])
+        each = len(table) // batch
+        step = _step(len(images) * each, _ROWS, 1)
+        start = filled[operator.name]
+        rows = table[-done * each % step :: step][: _ROWS - start]
+        found[operator.name][start : start + len(rows)] = rows
+        filled[operator.name] = start + len(rows)
+
+    _run(graph, images, look)
+    return {name: table[: filled[name]] for name, table in found.items()}
+
+
+def _run(graph: Graph, images: Tensor, look: _Look) -> None:
+    """Runs the graph in batches; ``look`` also gets the images before the batch and in it."""
+    if not len(images):
+        raise VitruviusError("calibration images: expected at least one, got none")
+    if not bool(torch.isfinite(images).all()):
+        raise VitruviusError("calibration images: expected finite values, found NaN or Inf")
+    done = 0
+    for part in batches(graph, images):
+        before, batch = done, len(part)
+        execute(graph, part, observe=lambda item, value: look(item, value, before, batch))  # noqa: B023
+        done += batch
+
+
+def _step(total: int, wanted: int, width: int) -> int:
+    """The distance of at most ``wanted`` of ``total`` values; it shares no factor with ``width``,
+    so that every feature is seen.
+    """
+    step = max(1, -(-total // wanted))
     while gcd(step, width) != 1:
         step += 1
-    return flat[_first(before, step) :: step].clone()
-
-
-def _first(before: int, step: int) -> int:
-    return -before % step
+    return step
 
 
 def scale_of(

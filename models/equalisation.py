@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .calibration import few, observe, scale_of
+from .calibration import few, rows_of, scale_of
 from .channels import Place, parts, places
 from .graph import Graph
 from .quantization_options import QuantizationOptions
@@ -76,14 +76,14 @@ def equalise(
     if not found:
         return graph, ()
     sources = {source for place in found for _, source, _ in place.readers}
-    seen = observe(graph, few(graph, images, macs=_MACS), rows=sources)
+    seen = rows_of(graph, few(graph, images, macs=_MACS), sources)
     split = parts(graph)
     tensors = dict(graph.tensors)
     done: list[Equalised] = []
     for place in found:
         readers = [
             Reader(
-                seen.rows[source][:, columns],
+                seen[source][:, columns],
                 _matrix(tensors, weight)[:, columns].float(),
                 tuple(split.get(weight, ())),
             )
