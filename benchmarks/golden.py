@@ -1,6 +1,6 @@
 """Seconds per image of the exact integer model at real sizes, through BLAS and in plain int64.
 
-    python -m benchmarks.golden [--threads 2] [--batch 8] [--reference] [MODEL ...]
+    .venv/bin/python benchmarks/golden.py [--threads 2] [--batch 8] [--reference] [MODEL ...]
 
 Weights are random and two random images calibrate: the time does not depend on the codes. Prints
 one line per model: preparation (once), seconds per image of the second run of a batch, how many

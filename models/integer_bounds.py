@@ -86,9 +86,9 @@ def _rows(
     if kind == "Add":
         return [("a sum", sum(reach), _INT32)]
     if kind == "Mean":
-        total = int(operator.attributes["count"]) * reach[0]
+        tokens = int(operator.attributes["count"]) * reach[0]
         factor = operator.dyadic("output").multiplier
-        return [("a sum of tokens", total, _INT32), ("a scaled sum", total * factor, _INT48)]
+        return [("a sum of tokens", tokens, _INT32), ("a scaled sum", tokens * factor, _INT48)]
     if kind == "Requantize":
         return [("a scaled code", reach[0] * operator.dyadic("output").multiplier, _INT48)]
     if kind == "Gate":

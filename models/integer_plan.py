@@ -59,7 +59,7 @@ class Plan:
 
         ``observe`` sees each operator's int64 codes, of the whole batch at once.
         """
-        passes = [images] if observe is not None else images.split(self._images_per_pass)
+        passes = [images] if observe is not None else torch.split(images, self._images_per_pass)
         with torch.no_grad():
             results = [self._pass(part, observe) for part in passes]
         return results[0] if len(results) == 1 else torch.cat(results)
@@ -214,7 +214,7 @@ class Plan:
             out.copy_(_narrow(mixed.to(torch.float64).mul_(row), codes.bits))
 
         def run(operands: Sequence[Tensor]) -> Tensor:
-            parts = [x.unflatten(-1, (heads, width)).transpose(1, 2) for x in operands]
+            parts = [x.reshape(*x.shape[:-1], heads, width).transpose(1, 2) for x in operands]
             out = torch.empty(len(operands[0]), tokens, features)
             targets = out.view(-1, tokens, heads, width).transpose(1, 2)
             for q, k, v, target in zip(*parts, targets, strict=True):
@@ -274,7 +274,7 @@ def _pieces(source: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs of views of both along the first axis, about `_PIECE` elements each."""
     row = source[0].numel() if source.dim() > 1 and len(source) else 1
     size = max(1, _PIECE // max(1, row))
-    return zip(source.split(size), target.split(size), strict=True)
+    return zip(torch.split(source, size), torch.split(target, size), strict=True)
 
 
 def _narrow(value: Tensor, bits: int) -> Tensor:

@@ -128,7 +128,8 @@ class Refusals:
 
     def _mean(self, operator: Operator) -> str:
         shape = self._graph.operator(operator.inputs[0]).output.shape
-        dims = {int(dim) % len(shape) for dim in operator.attributes["dims"]}  # type: ignore
+        axes = operator.attributes["dims"]
+        dims = {int(str(dim)) % len(shape) for dim in axes} if isinstance(axes, tuple) else set()
         return "" if dims == {len(shape) - 2} else "averages something other than the tokens"
 
     def _scale(self, operator: Operator) -> str:
