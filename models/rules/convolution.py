@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..kind import Attribute
 from ..raising import Raiser
-from ..rewrite import Call, NoRuleError, Value, Weight, rule
+from ..rewrite import Call, NoRuleError, Ref, Value, Weight, rule
 from .linear import reshaped
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose2d", "convolution"]
@@ -16,13 +16,14 @@ def conv2d(call: Call, raiser: Raiser) -> Value:
     weights = _weights(call)
     kernel = tuple(raiser.tensor(weights["weight"]).shape[2:])
     stride, dilation = _pair(call.wholes("stride")), _pair(call.wholes("dilation"))
+    operand, padding = _padded(call, raiser, call.operand("input"), kernel, dilation)
     attributes: dict[str, Attribute] = {
         "stride": stride,
-        "padding": _pair(_padding(call, kernel, dilation)),
+        "padding": _pair(padding),
         "dilation": dilation,
         "groups": call.whole("groups"),
     }
-    return raiser.add("Conv2d", [call.operand("input")], attributes=attributes, weights=weights)
+    return raiser.add("Conv2d", [operand], attributes=attributes, weights=weights)
 
 
 @rule("aten.conv1d.default", "aten.conv1d.padding")
@@ -37,9 +38,10 @@ def conv1d(call: Call, raiser: Raiser) -> Value:
     )
     *lead, length = call.shape("input")
     row = reshaped(raiser, call.operand("input"), (*lead, 1, length))
+    row, padding = _padded(call, raiser, row, kernel, dilation)
     attributes: dict[str, Attribute] = {
         "stride": (1, call.wholes("stride")[0]),
-        "padding": (0, _padding(call, kernel, dilation)[0]),
+        "padding": (0, padding[-1]),
         "dilation": (1, dilation[0]),
         "groups": call.whole("groups"),
     }
@@ -85,17 +87,23 @@ def _weights(call: Call) -> dict[str, Weight]:
     return {role: held for role in ("weight", "bias") if (held := call.weight(role))}
 
 
-def _padding(call: Call, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
-    """Zeros on both sides of each axis; "same" is symmetric around an odd kernel only."""
+def _padded(
+    call: Call, raiser: Raiser, operand: Ref, kernel: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[Ref, tuple[int, ...]]:
+    """The operand and the zeros on both sides of each axis; where "same" wants one more zero behind
+    (an even kernel), all zeros are a Pad in front of the convolution.
+    """
     if not call.target.endswith("padding"):
-        return call.wholes("padding")
+        return operand, call.wholes("padding")
     if call.text("padding") == "valid":
-        return (0,) * len(kernel)
+        return operand, (0,) * len(kernel)
     steps = dilation if len(dilation) == len(kernel) else dilation * len(kernel)
     spans = [step * (size - 1) for step, size in zip(steps, kernel, strict=True)]
-    if any(span % 2 for span in spans):
-        raise NoRuleError("padding 'same' around an even kernel is not symmetric")
-    return tuple(span // 2 for span in spans)
+    if not any(span % 2 for span in spans):
+        return operand, tuple(span // 2 for span in spans)
+    pads = tuple(side for span in reversed(spans) for side in (span // 2, span - span // 2))
+    attributes: dict[str, Attribute] = {"pads": pads, "mode": "constant", "value": 0.0}
+    return raiser.add("Pad", [operand], attributes=attributes), (0,) * len(kernel)
 
 
 def _pair(values: tuple[int, ...]) -> tuple[int, int]:

@@ -221,6 +221,7 @@ LAYERS: list[tuple[str, Forward, list[str]]] = [
         lambda m, x: torch.baddbmm(x[:, 0, :, :1], x[:, 1], x[:, 2].mT, beta=0, alpha=0.3),
         ["Select", "Select", "MatMul"],
     ),
+    ("even kernel, same", lambda m, x: m.even(x), ["Pad", "Conv2d"]),
     ("conv1d", lambda m, x: m.line(x.flatten(2)), ["View", "Conv2d", "View"]),
     ("conv1d, same", lambda m, x: m.line_same(x.flatten(2)), ["View", "Conv2d", "View"]),
     ("transposed conv", lambda m, x: m.up(x), ["ConvTranspose2d"]),
@@ -363,7 +364,6 @@ def test_products_count_like_torch() -> None:
     ("forward", "reason"),
     [
         (lambda m, x: m.video(x[:, :, None]), "a 3-D convolution has no rule"),
-        (lambda m, x: m.even(x), "padding 'same' around an even kernel is not symmetric"),
         (lambda m, x: m.batch_live(x), "a batch norm without running statistics has no rule"),
         (lambda m, x: torch.einsum("bcnc->bcn", x), "takes a diagonal"),
         (lambda m, x: x.max(1)[1], "the index of the largest or smallest has no rule"),
