@@ -19,8 +19,9 @@ __all__ = ["FAMILIES", "Family", "build", "real_deit"]
 class Family:
     """One family: how to build it, its image (height, width), and what a reader would count in it.
 
-    ``attentions`` is the number of softmax attentions by the config: one for each layer that has
-    one. ``reason`` says why fewer of them are attention regions, and is empty when all are.
+    ``attentions`` is the number of attentions by the config: one for each layer that has one.
+    ``regions`` is how many of them are of the form that a region has, all unless given, and
+    ``reason`` says why the others are not.
     """
 
     name: str
@@ -404,7 +405,7 @@ def _cvt() -> nn.Module:
     from transformers import CvtConfig, CvtForImageClassification
 
     return CvtForImageClassification(
-        CvtConfig(embed_dim=[16, 32, 48], num_heads=[1, 2, 3], depth=[1, 1, 2], num_labels=10)
+        CvtConfig(embed_dim=[16, 32, 48], num_heads=[1, 2, 3], depth=[1, 2, 3], num_labels=10)
     )
 
 
@@ -434,9 +435,25 @@ FAMILIES: tuple[Family, ...] = (
     Family("SegFormer", _segformer, (64, 64), 5),
     Family("LeViT", _levit, (64, 64), 6),
     Family("MobileViT", _mobilevit, (64, 64), 9),
-    Family("MobileViTV2", _mobilevitv2, (64, 64), 3),
-    Family("CvT", _cvt, (64, 64), 4),
-    Family("SwiftFormer", _swiftformer, (64, 64), 4),
+    Family(
+        "MobileViTV2",
+        _mobilevitv2,
+        (64, 64),
+        3,
+        regions=0,
+        reason="separable attention has no product of queries and keys: one score for each token, "
+        "a softmax over the tokens, a weighted sum; it stays as these operators",
+    ),
+    Family("CvT", _cvt, (64, 64), 6),
+    Family(
+        "SwiftFormer",
+        _swiftformer,
+        (64, 64),
+        4,
+        regions=0,
+        reason="additive attention has no softmax: a learnt vector scores the tokens, their "
+        "weighted sum multiplies the keys; it stays as these operators",
+    ),
     Family("PoolFormer", _poolformer, (64, 64), 0),
     Family("ConvNeXt", _convnext, (64, 64), 0),
     Family("ConvNeXtV2", _convnextv2, (64, 64), 0),

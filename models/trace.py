@@ -82,14 +82,17 @@ def trace(
     buffers = {key: buffer.clone() for key, buffer in module.named_buffers()}
     module.eval()
     try:
-        _run(module, inputs, name)
         problem: TraceError | None = None
         for example, dynamic in _attempts(inputs):
             try:
                 program = _exported(module, example, name, dynamic=dynamic)
             except TraceError as error:
+                if problem is None:
+                    _run(module, inputs, name)
                 problem = error
                 continue
+            if not _returns_tensors(program):
+                _run(module, inputs, name)
             if dynamic and not _any_batch(program):
                 continue
             graph = _raised(program, name)
@@ -227,6 +230,13 @@ def _exported(
             f"{name}: the module does not export: {first_line(error)}{_place(error)}"
         ) from error
     return program
+
+
+def _returns_tensors(program: ExportedProgram) -> bool:
+    """Whether any of the outputs is a tensor."""
+    wanted = program.graph_signature.user_outputs
+    nodes = [node for node in program.graph.nodes if node.name in wanted]
+    return any(isinstance(node.meta.get("val"), Tensor) for node in nodes)
 
 
 def _any_batch(program: ExportedProgram) -> bool:
