@@ -74,7 +74,7 @@ def mnistm(
     scikit-learn ship.
 
     The 1000 test images share neither digits nor backgrounds with the 4000 training images and are
-    looked at once, after training. The default takes about ten minutes on one core. An interrupted run
+    looked at once, after training. The default takes about eleven minutes on one core. An interrupted run
     goes on from its last epoch when the command is given again.
 
     Example: vitruvius train mnistm --out mnistm.safetensors, and then
@@ -96,7 +96,7 @@ def mnistm_moe(
 ) -> None:
     """Train vit_mnistm_moe, which has 8 experts in every second block, on the images of mnistm.
 
-    The default takes about fifteen minutes on one core: every expert is computed for every token. An
+    The default takes about sixteen minutes on one core: every expert is computed for every token. An
     interrupted run goes on from its last epoch when the command is given again.
 
     Example: vitruvius train mnistm-moe --out moe.safetensors, and then
