@@ -8,17 +8,42 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vitruvius.models.attention_forms import straighten_attention
 from vitruvius.models.attention_products import absorb_transposes, fold_scales
 from vitruvius.models.attention_regions import find_regions
-from vitruvius.models.graph import Graph, Operator, TensorSpec, check, execute, execute_all
-from vitruvius.models.passes import raise_attention, remove_dead
+from vitruvius.models.folding import fold_batch_norms, fold_channel_factors
+from vitruvius.models.graph import (
+    AttentionRegion,
+    Graph,
+    Operator,
+    TensorSpec,
+    check,
+    execute,
+    execute_all,
+    violations,
+)
+from vitruvius.models.passes import (
+    drop_identities,
+    merge_views,
+    raise_attention,
+    raise_graph,
+    remove_dead,
+)
+from vitruvius.models.written_out import (
+    merge_twins,
+    recognise_activations,
+    recognise_norms,
+    recognise_softmax,
+)
 
 SEED = 9
 
 
-def op(name: str, kind: str, inputs: str, shape: tuple[int, ...], **attributes: object) -> Operator:
+def op(
+    name: str, kind: str, inputs: str, size: tuple[int, ...], /, **attributes: object
+) -> Operator:
     tensors = {"value": name} if kind == "Constant" else {}
-    output = TensorSpec(shape, "float32")
+    output = TensorSpec(size, "float32")
     names = tuple(inputs.split())
     return Operator(name, kind, "", "", names, output, attributes, tensors)  # type: ignore[arg-type]
 
@@ -90,9 +115,26 @@ def test_everything_folds_into_one_region_and_the_result_stays() -> None:
     assert set(raised.tensors) == {"bias"}
 
 
-@pytest.mark.parametrize(
-    "apply", [absorb_transposes, fold_scales, remove_dead, find_regions, raise_attention]
-)
+PASSES = [
+    absorb_transposes,
+    drop_identities,
+    find_regions,
+    fold_batch_norms,
+    fold_channel_factors,
+    fold_scales,
+    merge_twins,
+    merge_views,
+    raise_attention,
+    raise_graph,
+    recognise_activations,
+    recognise_norms,
+    recognise_softmax,
+    remove_dead,
+    straighten_attention,
+]
+
+
+@pytest.mark.parametrize("apply", PASSES)
 def test_no_pass_changes_its_input_or_the_result(apply: Callable[[Graph], Graph]) -> None:
     graph = hand_written()
     before, tensors = graph.operators(), dict(graph.tensors)
@@ -142,3 +184,53 @@ def test_dead_operators_go_and_inputs_stay() -> None:
     left = remove_dead(graph)
     assert [item.name for item in left.operators()] == ["q", "k", "v", "out"]
     assert left.tensors == {}
+
+
+def test_a_region_is_held_to_its_heads_and_windows() -> None:
+    """The scores are [1, 2, 4, 5] of 3 features: 2 heads in 1 window."""
+    graph = raise_attention(hand_written())
+    (region,) = graph.regions
+
+    def broken(changed: AttentionRegion) -> list[str]:
+        return violations(Graph("g", graph.operators(), graph.tensors, regions=[changed]))
+
+    assert broken(region) == []
+    assert broken(replace(region, heads=1, windows=2)) == []
+    assert broken(replace(region, windows=2)) == [
+        "regions: region scores: 2 windows of 2 heads, operator (1, 2, 4, 5)"
+    ]
+    assert broken(replace(region, head_dim=6)) == [
+        "regions: region scores: heads of 6, its queries are not"
+    ]
+
+
+def test_sums_with_zeros_go_and_sums_that_repeat_stay() -> None:
+    """A zero that makes the sum larger than the operand repeats it."""
+    operators = [
+        op("x", "Input", "", (1, 4)),
+        op("zero", "Constant", "", (4,)),
+        op("wide", "Constant", "", (3, 4)),
+        op("same", "Add", "zero x", (1, 4)),
+        op("repeated", "Add", "same wide", (3, 4)),
+        op("out", "Output", "repeated", (3, 4)),
+    ]
+    graph = Graph("g", operators, {"zero": torch.zeros(4), "wide": torch.zeros(3, 4)})
+    left = drop_identities(graph)
+    check(left)
+    assert [item.name for item in left.operators()] == ["x", "wide", "repeated", "out"]
+
+
+def test_views_that_undo_each_other_go() -> None:
+    operators = [
+        op("x", "Input", "", (1, 2, 3)),
+        op("turned", "View", "x", (1, 3, 2), op="permute", dims=(0, 2, 1)),
+        op("back", "View", "turned", (1, 2, 3), op="permute", dims=(0, 2, 1)),
+        op("flat", "View", "back", (1, 6), op="reshape", shape=(-1, 6)),
+        op("cut", "View", "flat", (1, 3, 2), op="reshape", shape=(-1, 3, 2)),
+        op("out", "Output", "cut", (1, 3, 2)),
+    ]
+    left = merge_views(Graph("g", operators, {}))
+    check(left)
+    assert [item.name for item in left.operators()] == ["x", "cut", "out"]
+    x = torch.arange(12.0).reshape(2, 2, 3)
+    torch.testing.assert_close(execute(left, x), x.reshape(2, 3, 2))
