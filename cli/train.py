@@ -74,8 +74,8 @@ def mnistm(
     scikit-learn ship.
 
     The 1000 test images share neither digits nor backgrounds with the 4000 training images and are
-    looked at once, after training. The default takes about eleven minutes on one core. An interrupted run
-    goes on from its last epoch when the command is given again.
+    looked at once, after training. The default takes about eleven minutes on one core. An
+    interrupted run goes on from its last epoch when the command is given again.
 
     Example: vitruvius train mnistm --out mnistm.safetensors, and then
     vitruvius quantize vit_mnistm --weights mnistm.safetensors
@@ -96,8 +96,8 @@ def mnistm_moe(
 ) -> None:
     """Train vit_mnistm_moe, which has 8 experts in every second block, on the images of mnistm.
 
-    The default takes about sixteen minutes on one core: every expert is computed for every token. An
-    interrupted run goes on from its last epoch when the command is given again.
+    The default takes about sixteen minutes on one core, for every expert is computed for every
+    token. An interrupted run goes on from its last epoch when the command is given again.
 
     Example: vitruvius train mnistm-moe --out moe.safetensors, and then
     vitruvius quantize vit_mnistm_moe --weights moe.safetensors
