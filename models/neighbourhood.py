@@ -18,6 +18,8 @@ from .kind import Attributes, Kind, named, whole, wholes
 
 __all__ = ["NEIGHBOURHOOD"]
 
+_WINDOW_NAMES = ("kernel", "dilation", "padding", "stride")
+
 
 def _pad(x: Sequence[Tensor], t: Mapping[str, Tensor], a: Attributes) -> Tensor:
     """``pads`` as in ``torch.nn.functional.pad``: before and after, the last axis first."""
@@ -48,21 +50,14 @@ def _cumulative_sum(x: Sequence[Tensor], t: Mapping[str, Tensor], a: Attributes)
 
 def _unfold(x: Sequence[Tensor], t: Mapping[str, Tensor], a: Attributes) -> Tensor:
     """[B, C, H, W] to the columns of its windows [B, C * kh * kw, windows]."""
-    return functional.unfold(
-        x[0], wholes(a, "kernel"), wholes(a, "dilation"), wholes(a, "padding"), wholes(a, "stride")
-    )
+    kernel, dilation, padding, stride = (tuple(wholes(a, name)) for name in _WINDOW_NAMES)
+    return functional.unfold(x[0], kernel, dilation, padding, stride)
 
 
 def _fold(x: Sequence[Tensor], t: Mapping[str, Tensor], a: Attributes) -> Tensor:
     """Columns [B, C * kh * kw, windows] to [B, C, H, W] of ``size``; what overlaps is added."""
-    return functional.fold(
-        x[0],
-        wholes(a, "size"),
-        wholes(a, "kernel"),
-        wholes(a, "dilation"),
-        wholes(a, "padding"),
-        wholes(a, "stride"),
-    )
+    kernel, dilation, padding, stride = (tuple(wholes(a, name)) for name in _WINDOW_NAMES)
+    return functional.fold(x[0], tuple(wholes(a, "size")), kernel, dilation, padding, stride)
 
 
 def _average_pool(x: Sequence[Tensor], t: Mapping[str, Tensor], a: Attributes) -> Tensor:
@@ -96,7 +91,7 @@ def _adaptive_average_pool(x: Sequence[Tensor], t: Mapping[str, Tensor], a: Attr
     size = wholes(a, "size")
     if len(size) == 1:
         return functional.adaptive_avg_pool1d(x[0], size)
-    return functional.adaptive_avg_pool2d(x[0], size)
+    return functional.adaptive_avg_pool2d(x[0], (size[0], size[1]))
 
 
 def _resize(x: Sequence[Tensor], t: Mapping[str, Tensor], a: Attributes) -> Tensor:
@@ -115,7 +110,7 @@ def _resize(x: Sequence[Tensor], t: Mapping[str, Tensor], a: Attributes) -> Tens
     )
 
 
-_WINDOW = named("kernel", "dilation", "padding", "stride")
+_WINDOW = named(*_WINDOW_NAMES)
 
 NEIGHBOURHOOD: dict[str, Kind] = {
     "Pad": Kind(1, _pad, attributes=named("pads", "mode")),
