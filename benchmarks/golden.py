@@ -17,7 +17,7 @@ import time
 
 import torch
 
-from vitruvius.models.integer.matmul import accumulator_type
+from vitruvius.models.integer.matmul import accumulator_type, product_bound
 from vitruvius.models.integer_model import IntegerModel
 from vitruvius.models.quantization_options import QuantizationOptions
 from vitruvius.models.quantize import quantize
@@ -47,13 +47,12 @@ def timed(
 
 def in_float32(model: IntegerModel) -> str:
     """How many Linears are exact in float32, as ``"49 of 49"``."""
-    bounds = {
-        row.operator: row.bound
-        for row in model.accumulator_bounds()
-        if row.what == "an accumulator"
-    }
-    linears = [operator.name for operator in model.operators if operator.kind == "Linear"]
-    fast = sum(accumulator_type(bounds[name]) is torch.float32 for name in linears)
+    linears = [operator for operator in model.operators if operator.kind == "Linear"]
+    fast = 0
+    for operator in linears:
+        weight = model.tensors[operator.tensors["weight"]]
+        largest = 1 << (model.operator(operator.inputs[0]).bits - 1)
+        fast += accumulator_type(product_bound(weight.t(), largest)) is torch.float32
     return f"{fast} of {len(linears)}"
 
 
