@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from ..reports.writing import check_file, write_text
 from .options import JsonFile, ModelName, Unmapped, UnmappedPolicy, Weights
 from .output import Output
 
 __all__ = ["models", "trace"]
 
+Depth: TypeAlias = Annotated[
+    int,
+    typer.Option("--depth", metavar="N", min=1, help="Levels of modules in the table of modules."),
+]
+
+ShowOperators: TypeAlias = Annotated[
+    bool, typer.Option("--operators", help="Also list every operator.")
+]
+
+PictureFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--picture",
+        metavar="FILE.svg",
+        help="Also draw the graph: modules as boxes, repeated blocks once, their insides beside.",
+        show_default=False,
+    ),
+]
+
 
 def models(json: JsonFile = None) -> None:
     """List the models of the zoo.
 
-    Any other torch module works too: give it as file.py:factory wherever a verb takes MODEL.
+    Any other torch module works too: give it as file.py:factory wherever a verb takes MODEL. So
+    does a TOML file that says the sizes of a Vision Transformer (docs/zoo.md).
     """
     output = Output(json)
     from ..models.zoo import ZOO
@@ -23,8 +49,14 @@ def models(json: JsonFile = None) -> None:
         [
             {
                 "name": entry.name,
+                "family": entry.family,
                 "summary": entry.summary,
+                "source": entry.source,
                 "input_shape": list(entry.input_shape),
+                "dim": entry.config.dim,
+                "depth": entry.config.depth,
+                "heads": entry.config.heads,
+                "parameters": entry.config.parameters,
                 "weights": entry.weights is not None,
                 "dataset": entry.dataset is not None,
             }
@@ -37,64 +69,54 @@ def trace(
     model: ModelName,
     weights: Weights = None,
     unmapped: UnmappedPolicy = Unmapped.ERROR,
+    depth: Depth = 2,
+    operators: ShowOperators = False,
+    picture: PictureFile = None,
     json: JsonFile = None,
 ) -> None:
-    """Show a model's operators: kind, shape, multiply-accumulates, parameters.
+    """Show what a model computes: operators, multiply-accumulates, parameters, memory.
 
     The module is exported with torch.export and raised to a graph, which is compared with the
     module on random inputs. Operators without a rule are listed with their module path and source
     line; '--unmapped host' keeps them in the graph, on the host.
 
-    Example: vitruvius trace vit_digits --json trace.json
+    Examples: vitruvius trace vit_digits --json trace.json;
+    vitruvius trace model.pt2 --picture graph.svg; vitruvius trace folder_with_config_json
     """
     output = Output(json)
-    from ..reports.table import operators_table, unmapped_table
+    if picture is not None:
+        check_file(picture)
+    from ..models.summary import summarise
+    from ..reports.table import unmapped_table
+    from ..reports.trace import (
+        attention_table,
+        critical_path_lines,
+        kinds_table,
+        modules_table,
+        operators_table,
+        overview_lines,
+        trace_record,
+    )
     from .workload import load_workload, trace_workload
 
     graph = trace_workload(load_workload(model, weights), unmapped.value)
-    operators = graph.operators()
-    output.console.print(operators_table(graph))
+    summary = summarise(graph, depth=depth)
+    console = output.console
+    parts = [overview_lines(summary, graph), kinds_table(summary), modules_table(summary)]
+    if graph.regions:
+        parts.append(attention_table(graph.regions))
     if graph.unmapped:
-        output.console.print(unmapped_table(graph.unmapped))
-    output.write_json(
-        {
-            "model": graph.name,
-            "operators": [
-                {
-                    "name": item.name,
-                    "kind": item.kind,
-                    "path": item.path,
-                    "source": item.source,
-                    "shape": list(item.output.shape),
-                    "macs": item.macs,
-                    "params": item.params,
-                }
-                for item in operators
-            ],
-            "total": {
-                "macs": sum(item.macs for item in operators),
-                "params": sum(item.params for item in operators),
-            },
-            "attention": [
-                {
-                    "scores": region.scores,
-                    "softmax": region.softmax,
-                    "apply": region.apply,
-                    "heads": region.heads,
-                    "tokens": region.tokens,
-                    "head_dim": region.head_dim,
-                }
-                for region in graph.regions
-            ],
-            "unmapped": [
-                {
-                    "name": item.name,
-                    "target": item.target,
-                    "path": item.path,
-                    "source": item.source,
-                    "reason": item.reason,
-                }
-                for item in graph.unmapped
-            ],
-        }
-    )
+        parts.append(unmapped_table(graph.unmapped))
+    parts.append(critical_path_lines(summary))
+    if operators:
+        parts.append(operators_table(graph))
+    for place, part in enumerate(parts):
+        if place:
+            console.print()
+        console.print(part)
+    if picture is not None:
+        from ..reports.picture import graph_picture
+
+        write_text(picture, graph_picture(graph))
+        console.print(f"\npicture: {picture}", highlight=False, markup=False)
+    output.write_json(trace_record(graph, summary))
