@@ -50,7 +50,9 @@ def batches(graph: Graph, images: Tensor, elements: int = _BATCH_ELEMENTS) -> It
     single images where one tensor of one image is larger than that.
     """
     largest = max(prod(operator.output.shape) for operator in graph.operators())
-    yield from images.split(max(1, elements // largest))
+    size = max(1, elements // largest)
+    for start in range(0, len(images), size):
+        yield images[start : start + size]
 
 
 def few(graph: Graph, images: Tensor, *, macs: float, least: int = 4) -> Tensor:

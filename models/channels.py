@@ -64,7 +64,8 @@ def parts(graph: Graph) -> dict[str, list[Tensor]]:
             traced = _origin(graph, source)
             if traced is not None:
                 projection, index = traced
-                rows = (index % projection.output.shape[-1]).unique()
+                features = (index % projection.output.shape[-1]).flatten().tolist()
+                rows = torch.tensor(sorted(set(features)))
                 found.setdefault(projection.tensors["weight"], []).append(rows)
     return found
 

@@ -101,8 +101,10 @@ def encode_weights(graph: Graph, images: Tensor, bits: int) -> Mapping[str, Weig
     """Codes by name of every Linear and every Conv2d with one group whose stride is its kernel.
 
     At 8 bits and above they are the nearest; below, `compensated` with the second moments of one
-    batch of ``images`` [n, C, H, W].
+    batch of ``images`` [n, C, H, W]. Gates of mixtures keep 8 bits: they are a thousandth of the
+    weights, and an error there chooses another expert.
     """
+    gates = {mixture.gate for mixture in graph.mixtures}
     products = {item.name: item for item in graph.operators() if _is_product(item)}
     if bits >= 8:
         return {name: _encode(graph, item, bits, moments=None) for name, item in products.items()}
@@ -115,6 +117,9 @@ def encode_weights(graph: Graph, images: Tensor, bits: int) -> Mapping[str, Weig
         # One matrix of second moments serves all that read the same tensor in the same way.
         moments: dict[int, Tensor] = {}
         for reader in readers.get(operator.name, ()):
+            if reader.name in gates:
+                found[reader.name] = _encode(graph, reader, 8, moments=None)
+                continue
             kernel = _kernel(graph, reader)
             if kernel not in moments:
                 table = _rows(value, kernel)
