@@ -34,6 +34,8 @@ _EXPONENTS = tuple(
 )
 _LEAST_GAIN_DB = 0.5
 _LEAST_ROWS = 8
+_PRODUCT_ROWS = 256
+_VALUES = 1 << 16
 _LARGEST_FACTOR = 1024.0
 
 
@@ -142,20 +144,26 @@ def output_error(readers: Iterable[Reader], factors: Tensor, options: Quantizati
     """The square error of the readers' outputs, relative to the outputs' variance and summed over
     their parts, when inputs divided and weights multiplied by ``factors`` [channels] are quantized.
 
-    A feature's mean carries no signal, and its mean error goes into the bias.
+    A feature's mean carries no signal, and its mean error goes into the bias. The scale follows
+    from up to 65 536 values of all rows, as in calibration; 256 rows are multiplied.
     """
     bits, top = options.activation_bits, (1 << (options.activation_bits - 1)) - 1
     total = 0.0
     for reader in readers:
         rows, weight = reader.rows / factors, reader.weight * factors
-        largest = float(rows.abs().max())
-        scale = scale_of(rows.flatten(), largest, bits, options)
+        values = rows.flatten()
+        step = max(1, len(values) // _VALUES)
+        while math.gcd(step, rows.shape[1]) != 1:
+            step += 1
+        scale = scale_of(values[::step], float(values.abs().max()), bits, options)
+        chosen = slice(None, None, max(1, len(rows) // _PRODUCT_ROWS))
+        rows, given = rows[chosen], reader.rows[chosen]
         rows = torch.round(rows / scale).clamp_(-top - 1, top).mul_(scale)
         limit = (1 << (options.weight_bits - 1)) - 1
         # The largest weight fits, also below 8 bits: cheap, and the same for every candidate.
         step = row_scales(weight, 8).float().mul_(127 / limit).unsqueeze(1)
         weight = torch.round(weight / step).clamp_(-limit, limit).mul_(step)
-        exact = reader.rows @ reader.weight.t()
+        exact = given @ reader.weight.t()
         error = (rows @ weight.t() - exact).var(0, unbiased=False)
         signal = exact.var(0, unbiased=False)
         for part in reader.parts or (slice(None),):
