@@ -40,8 +40,9 @@ ModelName: TypeAlias = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A zoo name (see 'vitruvius models'), a model's TOML file, file.py:factory or "
-        "package.module:factory. "
+        help="A zoo name (see 'vitruvius models'), a model's TOML file, file.py:factory, "
+        "package.module:factory, a saved program (.pt2), or a Hugging Face folder with config.json "
+        "and safetensors. "
         "The factory returns a torch module, or (module, example inputs).",
         show_default=False,
     ),

@@ -152,10 +152,10 @@ def output_error(readers: Iterable[Reader], factors: Tensor, options: Quantizati
     for reader in readers:
         rows, weight = reader.rows / factors, reader.weight * factors
         values = rows.flatten()
-        step = max(1, len(values) // _VALUES)
-        while math.gcd(step, rows.shape[1]) != 1:
-            step += 1
-        scale = scale_of(values[::step], float(values.abs().max()), bits, options)
+        stride = max(1, len(values) // _VALUES)
+        while math.gcd(stride, rows.shape[1]) != 1:
+            stride += 1
+        scale = scale_of(values[::stride], float(values.abs().max()), bits, options)
         chosen = slice(None, None, max(1, len(rows) // _PRODUCT_ROWS))
         rows, given = rows[chosen], reader.rows[chosen]
         rows = torch.round(rows / scale).clamp_(-top - 1, top).mul_(scale)

@@ -19,6 +19,7 @@ from torch.export.pt2_archive._package import load_pt2
 
 from ..errors import VitruviusError
 from .exported_archive import check_contents, check_kind
+from .rewrite import symbolic
 from .user_line import first_line
 
 __all__ = ["ExportedModule", "load_program"]
@@ -121,7 +122,7 @@ def _example_inputs(program: ExportedProgram, path: Path) -> tuple[Tensor, ...]:
         if saved:
             return saved
     given = set(program.graph_signature.user_inputs)
-    values = [node.meta["val"] for node in program.graph.nodes if node.name in given]
+    values: list[object] = [node.meta["val"] for node in program.graph.nodes if node.name in given]
     zeros = tuple(_zeros(value) for value in values if isinstance(value, Tensor))
     if not zeros:
         raise VitruviusError(f"{path}: the program takes no tensor")
@@ -129,7 +130,7 @@ def _example_inputs(program: ExportedProgram, path: Path) -> tuple[Tensor, ...]:
 
 
 def _zeros(value: Tensor) -> Tensor:
-    shape: Sequence[int] = [size if isinstance(size, int) else 2 for size in value.shape]
+    shape: Sequence[int] = [2 if symbolic(size) else size for size in value.shape]
     return torch.zeros(shape, dtype=value.dtype)
 
 

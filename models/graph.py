@@ -193,7 +193,8 @@ def execute(
     """Runs the graph node by node in float and returns its only output.
 
     ``inputs`` are in the order of ``graph.inputs``; the batch axis (the first) may be longer than 1
-    if the model was traced so. ``observe`` sees every operator's output in topological order.
+    if the model was traced so. ``observe`` sees every operator's output in topological order, that
+    of the whole batch also where it is run in pieces (then these follow each other on axis 0).
 
     Raises ``VitruviusError`` when the inputs do not fit or the graph has more than one output.
     """
@@ -213,7 +214,7 @@ def execute_all(
             f"graph {graph.name} expected {len(graph.inputs)} inputs ({', '.join(graph.inputs)}), "
             f"got {len(inputs)}"
         )
-    values: dict[str, Tensor] = {}
+    values: dict[str, tuple[Tensor, ...]] = {}
     for name, tensor in zip(graph.inputs, inputs, strict=True):
         spec = graph.operator(name).output
         if tuple(tensor.shape[1:]) != spec.shape[1:] or tensor.dim() != len(spec.shape):
@@ -221,27 +222,36 @@ def execute_all(
                 f"graph {graph.name}: input {name} expected shape {list(spec.shape)} "
                 f"(the first axis is the batch), got {list(tensor.shape)}"
             )
-        values[name] = tensor
-    if not graph.batched and (count := _pieces(graph, inputs)) > 1:
-        runs = [
-            execute_all(graph, *piece, observe=observe)
-            for piece in zip(*(tensor.chunk(count) for tensor in inputs), strict=True)
-        ]
-        return tuple(torch.cat(parts) for parts in zip(*runs, strict=True))
+        pieces = 1 if graph.batched else _pieces(graph, inputs)
+        values[name] = tensor.chunk(pieces) if pieces > 1 else (tensor,)
     operators = graph.operators()
     last_use = {source: operator.name for operator in operators for source in operator.inputs}
     with torch.no_grad():
         for operator in operators:
             if operator.kind != "Input":
-                values[operator.name] = evaluate(
-                    operator, [values[i] for i in operator.inputs], graph
-                )
+                values[operator.name] = _evaluated(operator, values, graph)
             if observe is not None:
-                observe(operator, values[operator.name])
+                observe(operator, _whole(values[operator.name]))
             for source in set(operator.inputs):
                 if last_use[source] == operator.name:
                     del values[source]
-    return tuple(values[name] for name in graph.outputs)
+    return tuple(_whole(values[name]) for name in graph.outputs)
+
+
+def _evaluated(
+    operator: Operator, values: Mapping[str, tuple[Tensor, ...]], graph: Graph
+) -> tuple[Tensor, ...]:
+    """The operator on every piece of the batch; once where it reads constants only."""
+    operands = [values[name] for name in operator.inputs]
+    pieces = max((len(parts) for parts in operands), default=1)
+    return tuple(
+        evaluate(operator, [parts[n % len(parts)] for parts in operands], graph)
+        for n in range(pieces)
+    )
+
+
+def _whole(parts: tuple[Tensor, ...]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _pieces(graph: Graph, inputs: Sequence[Tensor]) -> int:

@@ -8,9 +8,10 @@ with a folder and pickled weights are never loaded.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,14 @@ _DEFAULTS: dict[str, object] = {
     "qkv_bias": True,
 }
 _DEFAULT_LABELS = 2
+
+
+class _Found(TypedDict):
+    """What transformers tells of loading: keys, and (key, shape in the file, shape wanted)."""
+
+    missing_keys: set[str]
+    unexpected_keys: set[str]
+    mismatched_keys: set[tuple[str, tuple[int, ...], tuple[int, ...]]]
 
 
 def load_folder(folder: Path) -> tuple[nn.Module, tuple[Tensor, ...]]:
@@ -197,7 +206,7 @@ def _by_transformers(
             raise VitruviusError(
                 f"{what} is not known here, nor to transformers {transformers.__version__}"
             )
-        builder = transformers.AutoModel
+        builder = cast("type[PreTrainedModel]", transformers.AutoModel)
     elif getattr(builder, "main_input_name", "") != _IMAGES or hasattr(sizes, "text_config"):
         raise VitruviusError(
             f"{what} takes more than images: save its vision tower alone, for example "
@@ -214,9 +223,9 @@ def _loaded(
     import transformers
 
     previous = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+    transformers.logging.set_verbosity(logging.CRITICAL)
     try:
-        module, found = builder.from_pretrained(
+        loaded: object = builder.from_pretrained(
             folder,
             config=sizes,
             dtype=torch.float32,
@@ -230,10 +239,14 @@ def _loaded(
         raise VitruviusError(f"{what} cannot be built: {first_line(error)}") from error
     finally:
         transformers.logging.set_verbosity(previous)
+    module, found = cast("tuple[nn.Module, _Found]", loaded)
     problems = []
-    for fault in ("missing", "unexpected"):
-        if keys := sorted(found[f"{fault}_keys"]):
-            problems.append(f"{fault} {_listing(keys)}")
+    for fault, keys in (
+        ("missing", found["missing_keys"]),
+        ("unexpected", found["unexpected_keys"]),
+    ):
+        if keys:
+            problems.append(f"{fault} {_listing(sorted(keys))}")
     problems += [
         f"{key} expected shape {list(expected)}, got {list(got)}"
         for key, got, expected in sorted(found["mismatched_keys"])
@@ -242,7 +255,7 @@ def _loaded(
         raise VitruviusError(
             f"{folder} does not fit {type(module).__name__}: {'; '.join(problems)}"
         )
-    return cast(nn.Module, module.eval())
+    return module.eval()
 
 
 def _image(module: nn.Module, sizes: PreTrainedConfig) -> Tensor:

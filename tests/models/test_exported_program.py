@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch.export import Dim, export, save
 from vitruvius.errors import VitruviusError
 from vitruvius.models.exported_archive import plain_size
 from vitruvius.models.exported_program import load_program
-from vitruvius.models.graph import execute_all
+from vitruvius.models.graph import Operator, execute_all
 from vitruvius.models.trace import trace
 
 
@@ -306,3 +307,24 @@ def test_guards_are_not_run(file: Path, tmp_path: Path) -> None:
 )
 def test_sizes_are_arithmetic(text: str, plain: bool) -> None:
     assert plain_size(text) is plain
+
+
+def test_a_program_of_one_image_is_observed_on_batches(digits_workload, digit_images) -> None:
+    """What calibration sees is the same whether or not the batch was kept symbolic."""
+    module = digits_workload.module
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "digits.pt2"
+        save(export(module, digits_workload.example_inputs), path)
+        saved, inputs = load_program(path)
+    one = trace(saved, inputs, name="digits")
+    many = trace(module, inputs, name="digits")
+    assert not one.batched
+    images = digit_images.calibration_images[:5]
+    seen: dict[str, torch.Tensor] = {}
+    execute_all(many, images, observe=lambda item, value: seen.update({item.name: value}))
+
+    def compare(item: Operator, value: torch.Tensor) -> None:
+        if seen[item.name].shape[0] == len(images):  # elsewhere an axis precedes the batch
+            torch.testing.assert_close(value, seen[item.name])
+
+    execute_all(one, images, observe=compare)
