@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from vitruvius.cli.main import app
 from vitruvius.errors import VitruviusError
-from vitruvius.models.graph import execute, execute_all
+from vitruvius.models.graph import Operator, execute, execute_all
 from vitruvius.models.trace import TraceError, UnmappedError, trace
 
 IMAGE = (torch.rand(1, 4, generator=torch.Generator().manual_seed(5)),)
@@ -112,11 +112,17 @@ def test_a_pinned_batch_is_run_image_by_image() -> None:
     graph = trace(Pinned(), IMAGE, name="pinned")
     assert not graph.batched
     x = torch.rand(5, 4, generator=torch.Generator().manual_seed(5))
-    seen: list[str] = []
-    got = execute(graph, x, observe=lambda operator, _: seen.append(operator.kind))
+    seen: list[Tensor] = []
+
+    def keep(operator: Operator, value: Tensor) -> None:
+        if operator.kind == "Output":
+            seen.append(value)
+
+    got = execute(graph, x, observe=keep)
     expected = torch.cat([Pinned()(image[None]) for image in x])
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
-    assert seen.count("Output") == 5
+    assert len(seen) == 1  # an observer sees the batch, not its pieces
+    torch.testing.assert_close(seen[0], expected, rtol=0, atol=0)
     assert trace(nn.Linear(4, 2), IMAGE, name="free").batched
 
 
