@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,9 @@ from .quantities import count
 from .writing import check_file
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
 
     from ..models.agreement import Agreement
     from ..models.equalisation import Equalised
@@ -36,6 +39,9 @@ __all__ = [
 
 _PLOTS = (".png", ".svg")
 _MARKED = 3
+_BESIDE = 6
+_BELOW = (10, 22, 34, 0)
+"""Offsets of a name from its point, in points, the nicest first."""
 
 
 def quality_table(model: IntegerModel, top: int | None = None) -> Group:
@@ -146,21 +152,45 @@ def quality_plot(model: IntegerModel, path: Path) -> None:
                 label=kind,
                 zorder=2,
             )
-        for item in worst_first(rows)[:_MARKED]:
-            axes.annotate(
-                f"{item.name}: {item.sqnr_db:.1f} dB",
-                (place[item.name], item.sqnr_db),
-                xytext=(6, -10),
-                textcoords="offset points",
-                fontsize=8,
-                color="tab:red",
-            )
         axes.set_xlabel("tensor, in order of execution")
         axes.set_ylabel("SQNR (dB)")
         axes.set_title(f"{model.name}: signal to quantization noise, accumulated up to each tensor")
         axes.grid(axis="y", alpha=0.3)
         axes.legend(ncols=4, fontsize=8, frameon=False)
+        axes.margins(y=0.2)
+        _name_worst(axes, rows)
         _write(figure, path)
+
+
+def _name_worst(axes: Axes, rows: Sequence[LayerQuality]) -> None:
+    """Names the worst points, each on a side where the text stays in the axes and covers no point
+    and no other name.
+    """
+    figure = axes.get_figure(root=True)
+    if figure is not None:
+        figure.draw_without_rendering()
+    frame = axes.get_window_extent()
+    points = [axes.transData.transform((place, item.sqnr_db)) for place, item in enumerate(rows)]
+    names: list[Annotation] = []
+    for item in worst_first(rows)[:_MARKED]:
+        others = [name.get_window_extent() for name in names]
+        name = axes.annotate(
+            f"{item.name}: {item.sqnr_db:.1f} dB",
+            (rows.index(item), item.sqnr_db),
+            xytext=(0, 0),
+            textcoords="offset points",
+            fontsize=8,
+            color="tab:red",
+        )
+        for side, below in product((1, -1), _BELOW):
+            name.set_position((side * _BESIDE, -below))
+            name.set_horizontalalignment("left" if side > 0 else "right")
+            extent = name.get_window_extent()
+            inside = frame.count_contains(extent.corners()) == len(extent.corners())
+            covers = any(extent.contains(x, y) for x, y in points) or extent.count_overlaps(others)
+            if inside and not covers:
+                break
+        names.append(name)
 
 
 def _write(figure: Figure, path: Path) -> None:
