@@ -1,0 +1,37 @@
+"""The accelerator's side of external memory (AXI4) and of the host (AXI4-Lite).
+
+What connects to the core; flow and cycles are in each class's docstring. Strobes last one cycle;
+"shows in cycle t" is the value between the clock edges that begin and end cycle t.
+
+`bus`: `ReadSignature`, `WriteSignature`, `LiteSignature`, all seen from the master;
+``flat_members`` and ``connect_flat`` give a top module ports ``memory_araddr`` and so on.
+
+`descriptor`: `Target`, `Opcode`, `Descriptor`, ``encode``, `Header`: the words of a fetch program.
+
+`fetch.FetchEngine(port_bits, widths, depths, machine_digest, outstanding=8)`
+    In: start, soft_reset, reload (strobe, strobe, level sampled by start), parameters 64,
+    images 64, image_pitch 32, count 32, products 24 (I, zero from the cycle after start).
+    Out: memory (`ReadSignature`); write_enable (bit t: target t), write_address, write_data;
+    fetches 24 (W: fetches of images, boot's are not counted; zero from the cycle after start);
+    booted (rises when the last word of boot can be read), busy, quiet (nothing is outstanding);
+    error 4, error_address 64 (both stay until soft reset), program_digest 32; for the watchdog
+    outstanding, beat, waiting_address; counters read_beats, product_waits, memory_waits, 32 each.
+    The last beat of a fetch arrives in cycle r: its word is written at the end of cycle r + 1, and
+    from cycle r + 2 on ``fetches`` counts it and a read of the word may be addressed.
+`fetch_timeline.FetchTimeline(memory, port_bits, outstanding)`
+    The same in arithmetic: ``boot``, ``begin``, ``fetch(ready_cycle, address, beats)`` -> cycle in
+    which W shows it, ``loop``.
+
+`store.ResultStore(port_bits, cols, rows, outstanding=4)`
+    In: start, soft_reset, index 32, row (first row), results_address 64, pitch 32,
+    count 24 (codes). Out: memory (`WriteSignature`); row_address, row_enable; In: row_data (cols x 16 bits, one cycle
+    later, held while row_enable is low); Out: busy, done (strobe: memory has answered all bursts),
+    taken (strobe: the last row has been read), quiet, error 4, error_address 64, outstanding, beat,
+    waiting_address, written_beats 32. ``start`` only while not busy.
+`store.StoreTimeline(memory, port_bits, cols)`: ``store(start, address, results)`` -> cycle of done.
+
+`control.ControlPort(counters, machine_digest)`
+    Slave of `LiteSignature`, ``interrupt``; see its docstring for the core's side.
+`onchip.OnChipMemory(bytes, port_bits)`: slave of both signatures, and the host's window to it.
+`watchdog.Watchdog()`, `protocol.ProtocolMonitor(port_bits)`, `memory_model.MemoryModel`.
+"""

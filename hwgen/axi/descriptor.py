@@ -1,0 +1,161 @@
+"""The words of a fetch program, and the header in front of a parameter image.
+
+One layout serves the RTL, the compiler and the cycle simulator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from amaranth.hdl import unsigned
+from amaranth.lib import data
+
+__all__ = [
+    "DESCRIPTOR_BITS",
+    "DESCRIPTOR_LAYOUT",
+    "HEADER_BYTES",
+    "HEADER_LAYOUT",
+    "MAGIC",
+    "Descriptor",
+    "Header",
+    "Opcode",
+    "Space",
+    "Target",
+    "beats_per_word",
+    "decode",
+    "encode",
+]
+
+DESCRIPTOR_BITS = 128
+HEADER_BYTES = 64
+MAGIC = int.from_bytes(b"VITR", "little")
+
+
+class Opcode(IntEnum):
+    """What a descriptor asks of the fetch engine."""
+
+    STOP = 0
+    """Boot is over: `booted` rises; the program of an image begins behind it."""
+    FETCH = 1
+    LOOP = 2
+    """The image's fetches are all issued: the next image from behind STOP, or the end."""
+
+
+class Target(IntEnum):
+    """The memory that the words of a fetch are for."""
+
+    FETCH_PROGRAM = 0
+    PRODUCT_PROGRAM = 1
+    NORM_PROGRAM = 2
+    COLUMN = 3
+    CONSTANT = 4
+    WEIGHT = 5
+    IMAGE = 6
+
+
+class Space(IntEnum):
+    """What a fetch's offset counts from."""
+
+    PARAMETERS = 0
+    IMAGE = 1
+
+
+DESCRIPTOR_LAYOUT = data.StructLayout(
+    {
+        "opcode": unsigned(3),
+        "target": unsigned(4),
+        "space": unsigned(1),
+        "wait": unsigned(1),
+        "offset": unsigned(32),
+        "beats": unsigned(24),
+        "destination": unsigned(24),
+        "threshold": unsigned(24),
+        "rest": unsigned(15),
+    }
+)
+assert DESCRIPTOR_LAYOUT.size == DESCRIPTOR_BITS
+
+HEADER_LAYOUT = data.StructLayout(
+    {
+        "magic": unsigned(32),
+        "machine": unsigned(32),
+        "program": unsigned(32),
+        "beats": unsigned(32),
+        "offset": unsigned(32),
+        "rest": unsigned(8 * HEADER_BYTES - 160),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """One word of a fetch program. Fields that an opcode does not read are zero.
+
+    target, space: where to, and what offset counts from; offset, beats: first beat and number of
+    beats, a multiple of the target's beats per word; destination: first word in the target.
+    wait, threshold: FETCH waits until products issued >= the image's base + threshold; LOOP adds
+    threshold, the products of an image, to the base.
+    """
+
+    opcode: Opcode
+    target: int = Target.FETCH_PROGRAM
+    space: Space = Space.PARAMETERS
+    wait: bool = False
+    offset: int = 0
+    beats: int = 0
+    destination: int = 0
+    threshold: int = 0
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first `HEADER_BYTES` of a parameter image; digests are first 32 bits.
+
+    beats, offset: length of the fetch program and where it begins, in beats of the machine's port.
+    """
+
+    machine: int
+    program: int
+    beats: int
+    offset: int
+    magic: int = MAGIC
+
+    def to_bytes(self) -> bytes:
+        words = (self.magic, self.machine, self.program, self.beats, self.offset)
+        return b"".join(word.to_bytes(4, "little") for word in words).ljust(HEADER_BYTES, b"\0")
+
+
+def encode(descriptor: Descriptor) -> int:
+    """The descriptor as an integer of 128 bits; ValueError if a field does not fit."""
+    word = 0
+    for name, field in DESCRIPTOR_LAYOUT:
+        value = int(getattr(descriptor, str(name), 0))
+        if not 0 <= value < 1 << field.width:
+            raise ValueError(f"descriptor field {name}: expected {field.width} bits, got {value}")
+        word |= value << field.offset
+    return word
+
+
+def decode(word: int) -> Descriptor:
+    """The inverse of `encode`; ValueError for an opcode or a space that is none."""
+    values = {
+        str(name): (word >> field.offset) & ((1 << field.width) - 1)
+        for name, field in DESCRIPTOR_LAYOUT
+        if name != "rest"
+    }
+    return Descriptor(
+        opcode=Opcode(values.pop("opcode")),
+        space=Space(values.pop("space")),
+        wait=bool(values.pop("wait")),
+        **values,
+    )
+
+
+def beats_per_word(width: int, port_bits: int) -> int:
+    """Beats that one memory word of ``width`` bits takes; the lowest bits come first.
+
+    >>> beats_per_word(280, 64)
+    5
+    """
+    return -(-width // port_bits)
