@@ -34,9 +34,12 @@ __all__ = [
     "BenchError",
     "Build",
     "TestResult",
+    "borrow_runtime",
     "build_cocotb",
     "cache_folder",
     "cached_build",
+    "call_tool",
+    "compiler_version",
     "run_cocotb",
     "run_logged",
 ]
@@ -149,7 +152,7 @@ def build_cocotb(verilog: str, top: str, *, trace: bool = False) -> Build:
     """
     arguments = [*_ARGUMENTS, *(_TRACE_ARGUMENTS if trace else [])]
     environment = toolchain_environment()
-    versions = [verilator_version(), cocotb_version, _compiler_version(environment["PATH"])]
+    versions = [verilator_version(), cocotb_version, compiler_version(environment["PATH"])]
     with cached_build("verilator", [verilog, top, *arguments, *versions]) as (folder, scratch):
         if scratch is not None:
             _compile(scratch, verilog, top, arguments, versions, environment)
@@ -173,23 +176,23 @@ def _compile(
     objects = scratch / "objects"
     translate = ["verilator", *arguments, "--top-module", top, "-Mdir", str(objects)]
     translate += ["-o", "../simulation", "-LDFLAGS", f"-L{libraries} -lcocotbvpi_verilator"]
-    _call([*translate, str(main), "top.v"], scratch, environment)
-    _borrow_runtime(objects, [*arguments, *versions], environment)
+    call_tool([*translate, str(main), "top.v"], scratch, environment)
+    borrow_runtime(objects, [*arguments, *versions], environment)
     make = ["make", "-j", str(min(os.cpu_count() or 1, 8)), "-C", str(objects), "-f", "Vtop.mk"]
-    _call(make, scratch, environment)
+    call_tool(make, scratch, environment)
     shutil.rmtree(objects)
     shutil.rmtree(scratch / WAVE_FOLDER)
     record = {"build_s": time.perf_counter() - began}
     (scratch / "build.json").write_text(json.dumps(record))
 
 
-def _borrow_runtime(objects: Path, key_parts: list[str], environment: dict[str, str]) -> None:
+def borrow_runtime(objects: Path, key_parts: list[str], environment: dict[str, str]) -> None:
     """Put the compiled Verilator runtime beside a fresh Vtop.mk; the first time, compile it."""
     wanted = [f"{name}.o" for name in _RUNTIME if f" {name} " in _runtime_list(objects)]
     with cached_build("runtime", key_parts) as (folder, scratch):
         if scratch is not None:
             make = ["make", "-j", str(os.cpu_count() or 1), "-C", str(objects), "-f", "Vtop.mk"]
-            _call([*make, *wanted], objects.parent, environment)
+            call_tool([*make, *wanted], objects.parent, environment)
             for name in wanted:
                 shutil.copy2(objects / name, scratch / name)
     for name in wanted:
@@ -322,7 +325,7 @@ def _read_results(path: Path) -> tuple[list[TestResult], list[str]]:
     return passed, failed
 
 
-def _call(command: list[str], folder: Path, environment: Mapping[str, str]) -> None:
+def call_tool(command: list[str], folder: Path, environment: Mapping[str, str]) -> None:
     """Run a step of a build; its output is kept only in the error."""
     completed = subprocess.run(
         command,
@@ -338,7 +341,8 @@ def _call(command: list[str], folder: Path, environment: Mapping[str, str]) -> N
         raise VitruviusError(f"{command[0]} failed with exit code {completed.returncode}:\n{tail}")
 
 
-def _compiler_version(path: str) -> str:
+def compiler_version(path: str) -> str:
+    """What g++ says its version is, of the first g++ in a list of folders as PATH has it."""
     completed = subprocess.run(
         ["g++", "-dumpfullversion", "-dumpversion"],
         env={"PATH": path},

@@ -2,10 +2,56 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
-__all__ = ["NativeBuild", "build_native"]
+from ...errors import VitruviusError
+from ..bench import borrow_runtime, cached_build, call_tool, compiler_version
+from ..verilator import toolchain_environment, verilator_version
+from ..wave_library import WAVE_FOLDER, write_wave_library
+
+__all__ = ["INPUTS", "OUTPUTS", "PORT_BITS", "NativeBuild", "build_native", "port_bits_of"]
+
+PORT_BITS = (64, 128, 256, 512)
+_HARNESS = "harness.cpp"
+_ARGUMENTS = (
+    "--cc", "--exe", "--prefix", "Vtop", "--timescale", "1ns/1ps", "--no-timing", "-Wno-fatal",
+    "-Wno-lint", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-CFLAGS", "-O2",
+)  # fmt: skip
+_TRACE_ARGUMENTS = (
+    "--trace-fst", "-CFLAGS", f"-I../{WAVE_FOLDER}", "-LDFLAGS", f"-L../{WAVE_FOLDER}",
+)  # fmt: skip
+_BURST = ("id", "addr", "len", "size", "burst", "cache", "prot", "valid")
+
+OUTPUTS = frozenset(
+    [
+        *(f"memory_{channel}{name}" for channel in ("ar", "aw") for name in _BURST),
+        *(f"memory_w{name}" for name in ("data", "strb", "last", "valid")),
+        *(f"memory_{name}" for name in ("rready", "bready")),
+        *(f"control_{name}" for name in ("awready", "wready", "arready")),
+        *(f"control_{name}" for name in ("bresp", "bvalid", "rdata", "rresp", "rvalid")),
+        "interrupt",
+    ]
+)
+INPUTS = frozenset(
+    [
+        "clk",
+        "rst",
+        *(f"memory_{name}" for name in ("arready", "awready", "wready")),
+        *(f"memory_r{name}" for name in ("id", "data", "resp", "last", "valid")),
+        *(f"memory_b{name}" for name in ("id", "resp", "valid")),
+        *(f"control_a{way}{name}" for way in "rw" for name in ("addr", "prot", "valid")),
+        *(f"control_{name}" for name in ("wdata", "wstrb", "wvalid", "bready", "rready")),
+    ]
+)
+"""Ports of the top module, seen from it."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +77,9 @@ def build_native(
 ) -> NativeBuild:
     """Compiles Verilog text with the harness, or finds the build of the same text.
 
-    top: a module with exactly the ports of the accelerator; the width of the memory port, 64 to
-    512 bits, is taken from the text. trace: able to write waves (FST), at some cost in speed.
-    jobs: compilers at a time; by default one per core.
+    top: a module with exactly the ports `INPUTS` and `OUTPUTS`; the width of the memory port is
+    taken from the text. trace: able to write waves (FST), at some cost in speed. jobs: compilers
+    at a time; by default one per core.
 
     Raises
     ------
@@ -41,4 +87,71 @@ def build_native(
         A port is missing or of another width, a tool is missing, or Verilator or the compiler
         fails; then the text ends with the log's tail.
     """
-    raise NotImplementedError
+    port_bits = port_bits_of(verilog, top)
+    arguments = [*_ARGUMENTS, *(_TRACE_ARGUMENTS if trace else [])]
+    environment = toolchain_environment()
+    tools = [*arguments, verilator_version(), compiler_version(environment["PATH"])]
+    harness = _harness()
+    key = [verilog, top, *harness, *harness.values(), *tools]
+    with cached_build("native", key) as (folder, scratch):
+        if scratch is not None:
+            began = time.perf_counter()
+            (scratch / "top.v").write_text(verilog)
+            for name, text in harness.items():
+                (scratch / name).write_text(text)
+            write_wave_library(scratch)
+            objects = scratch / "objects"
+            define = ["-CFLAGS", f"-DPORT_BITS={port_bits} -I.."]
+            translate = ["verilator", *arguments, *define, "--top-module", top]
+            translate += ["-Mdir", str(objects), "-o", "../simulation"]
+            call_tool([*translate, str(scratch / _HARNESS), "top.v"], scratch, environment)
+            borrow_runtime(objects, tools, environment)
+            _make(objects, jobs, environment)
+            shutil.rmtree(objects)
+            shutil.rmtree(scratch / WAVE_FOLDER)
+            record = {"build_s": time.perf_counter() - began}
+            (scratch / "build.json").write_text(json.dumps(record))
+        build_s = json.loads(((scratch or folder) / "build.json").read_text())["build_s"]
+    return NativeBuild(folder, port_bits, build_s, scratch is None, trace)
+
+
+def _make(objects: Path, jobs: int | None, environment: Mapping[str, str]) -> None:
+    count = jobs or min(os.cpu_count() or 1, 8)
+    make = ["make", "-j", str(count), "-C", str(objects), "-f", "Vtop.mk"]
+    call_tool(make, objects.parent, environment)
+
+
+def _harness() -> dict[str, str]:
+    """Name -> text of the C++ files beside this one."""
+    folder = resources.files(__package__)
+    files = [file for file in folder.iterdir() if file.name.endswith((".cpp", ".h"))]
+    return {file.name: file.read_text() for file in sorted(files, key=lambda file: file.name)}
+
+
+def port_bits_of(verilog: str, top: str = "vitruvius") -> int:
+    """Width of the memory port of the module ``top`` in Verilog text.
+
+    Raises VitruviusError if the module is not there, a port is missing or has another direction,
+    there is one too many, or the width is not in `PORT_BITS`.
+    """
+    module = re.search(rf"^\s*module {re.escape(top)}\b.*?^\s*endmodule", verilog, re.M | re.S)
+    if module is None:
+        raise VitruviusError(f"native build: expected a module '{top}' in the Verilog, found none")
+    pattern = r"\b(input|output)\s+(?:wire\s+|reg\s+)?(?:\[(\d+):0\]\s*)?(\w+)"
+    found = re.findall(pattern, module[0])
+    problems = []
+    for direction, expected in (("input", INPUTS), ("output", OUTPUTS)):
+        ports = {name for way, _, name in found if way == direction}
+        problems += [f"no {direction} {name}" for name in sorted(expected - ports)]
+        problems += [f"an {direction} {name} too many" for name in sorted(ports - expected)]
+    if problems:
+        raise VitruviusError(
+            f"native build: expected the accelerator's ports on module '{top}', found "
+            + ", ".join(problems)
+        )
+    width = next(int(top_bit or 0) + 1 for _, top_bit, name in found if name == "memory_rdata")
+    if width not in PORT_BITS:
+        raise VitruviusError(
+            f"native build: expected memory_rdata of {PORT_BITS} bits, got {width}"
+        )
+    return width

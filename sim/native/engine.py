@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Protocol
+from typing import Any
 
 from ...errors import VitruviusError
+from ...hwgen.axi.memory_model import MemoryModel
 from .build import NativeBuild
 from .script import Script
 
-__all__ = [
-    "MemoryTiming",
-    "NativeError",
-    "NativeOutcome",
-    "NativeProgress",
-    "NativeRun",
-    "Traffic",
-]
+__all__ = ["NativeError", "NativeOutcome", "NativeProgress", "NativeRun", "Traffic"]
 
-
-class MemoryTiming(Protocol):
-    """How fast the memory behind the AXI4 port answers; `hwgen.axi.memory_model` has the rules.
-
-    latency: cycles from a burst's acceptance to its first beat, at least 1. gap: idle cycles
-    between two beats. outstanding: bursts accepted and not yet answered, each direction.
-    """
-
-    @property
-    def latency(self) -> int: ...
-    @property
-    def gap(self) -> int: ...
-    @property
-    def outstanding(self) -> int: ...
+_RESET_CYCLES = 4
+_POLL_S = 0.05
+_TAIL_LINES = 10
+_LOG, _WAVES, _START = "simulation.log", "waves.fst", "start_"
+_MAX_JITTER_SEED = (1 << 64) - 6
+"""Channels take the seeds that follow."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +44,7 @@ class Traffic:
     """What crossed the memory port.
 
     unwritten_bytes: bytes read that nothing ever wrote (they read as 0xA5); first_unwritten:
-    the address of the first, -1 if there is none.
+    the address of the first, 0 if there is none.
     """
 
     read_bursts: int
@@ -83,8 +76,9 @@ class NativeOutcome:
 class NativeError(VitruviusError):
     """A run that failed.
 
-    kind: 'protocol' (rule has the rule's name), 'control' (the register port misbehaved or did
-    not answer), 'timeout', 'expect', 'script' or 'crash'. cycle: the clock cycle, -1 if unknown.
+    kind: 'protocol' (rule has the rule's name), 'control' (a register access was refused or not
+    answered), 'timeout', 'expect', 'script', 'crash' or 'stopped'. cycle: the clock cycle, -1 if
+    unknown.
     """
 
     def __init__(self, text: str, *, kind: str, rule: str = "", cycle: int = -1) -> None:
@@ -103,7 +97,7 @@ class NativeRun:
         script: Script,
         *,
         memory: Sequence[tuple[int, bytes | Path]] = (),
-        model: MemoryTiming | None = None,
+        model: MemoryModel | None = None,
         jitter: int | None = None,
         waves: Path | None = None,
         progress: Callable[[NativeProgress], None] | None = None,
@@ -112,9 +106,10 @@ class NativeRun:
         """Resets the accelerator and follows ``script``.
 
         memory: what lies in memory at the start, (address, contents). model: the memory's timing;
-        None is latency 1, gap 0, outstanding 4. jitter: a seed for random waits on every channel
-        on top of the model, for runs in which only values are compared. waves: where to leave an
-        FST file; the build must have been made with ``trace``. stop: once set, the run is ended.
+        None is latency 1, no gap. jitter: a seed for random waits on every channel on top of the
+        model, for runs in which only values are compared. waves: where to leave an FST file, also
+        of a run that fails; the build must have been made with ``trace``. stop: once set, the run
+        is ended.
 
         Raises
         ------
@@ -123,4 +118,113 @@ class NativeRun:
         VitruviusError
             An argument is out of range or a file cannot be read or written.
         """
-        raise NotImplementedError
+        if jitter is not None and not 0 <= jitter <= _MAX_JITTER_SEED:
+            raise VitruviusError(f"jitter: expected a seed of 64 bits, got {jitter}")
+        if waves is not None and not self.build.trace:
+            raise VitruviusError("waves: expected a build made with trace, got one without")
+        with tempfile.TemporaryDirectory(prefix="vitruvius-native-") as scratch:
+            folder = Path(scratch)
+            start = Script()
+            for address, contents in memory:
+                start.load(address, contents)
+            for prefix, part in ((_START, start), ("", script)):
+                for name, blob in part.blobs.items():
+                    _leave(folder / f"{prefix}{name}", blob)
+            timing = model or MemoryModel(latency=1)
+            lines = [
+                *(line.replace(" load", f" {_START}load") for line in start.lines),
+                f"memory {timing.latency} {timing.gap} {timing.outstanding}",
+                *([] if jitter is None else [f"jitter {jitter}"]),
+                f"reset {_RESET_CYCLES}",
+                *script.lines,
+            ]
+            (folder / "script.txt").write_text("\n".join(lines) + "\n")
+            try:
+                code = self._follow(folder, waves is not None, progress, stop)
+            finally:
+                if waves is not None:
+                    _keep(folder / _WAVES, waves)
+            return _outcome(folder, script, code)
+
+    def _follow(
+        self,
+        folder: Path,
+        traced: bool,
+        progress: Callable[[NativeProgress], None] | None,
+        stop: Event | None,
+    ) -> int:
+        """Runs the program in ``folder`` to its end, and gives its exit code."""
+        command = [str(self.build.executable), *([_WAVES] if traced else [])]
+        with (folder / _LOG).open("w") as log:
+            # A session of its own: an interrupt from the keyboard reaches Python only.
+            process = subprocess.Popen(
+                command, cwd=folder, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            while process.poll() is None:
+                if stop is not None and stop.is_set():
+                    raise NativeError("native run: stopped", kind="stopped")
+                if progress is not None and (state := _progress(folder)) is not None:
+                    progress(state)
+                time.sleep(_POLL_S)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        return process.returncode
+
+
+def _leave(file: Path, contents: bytes | Path) -> None:
+    """Puts contents where the harness finds them; a file is linked, not copied."""
+    if isinstance(contents, Path):
+        if not contents.is_file():
+            raise VitruviusError(f"native run: expected a file to load, got {contents}")
+        file.symlink_to(contents.resolve())
+    else:
+        file.write_bytes(contents)
+
+
+def _keep(found: Path, waves: Path) -> None:
+    if not found.is_file():
+        return
+    try:
+        waves.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(found, waves)
+    except OSError as error:
+        raise VitruviusError(f"waves: cannot write {waves}: {error.strerror}") from None
+
+
+def _progress(folder: Path) -> NativeProgress | None:
+    try:
+        return NativeProgress(**json.loads((folder / "progress.json").read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def _outcome(folder: Path, script: Script, code: int) -> NativeOutcome:
+    try:
+        state: dict[str, Any] = json.loads((folder / "outcome.json").read_text())
+    except FileNotFoundError:
+        tail = "\n".join((folder / _LOG).read_text(errors="replace").splitlines()[-_TAIL_LINES:])
+        raise NativeError(
+            f"native run: the simulation ended with exit code {code}: {tail}", kind="crash"
+        ) from None
+    if error := state["error"]:
+        rule = f"{error['rule']}: " if error["rule"] else ""
+        raise NativeError(
+            f"native run: cycle {error['cycle']}: {rule}{error['text']}",
+            kind=error["kind"],
+            rule=error["rule"],
+            cycle=error["cycle"],
+        )
+    records: dict[str, list[int]] = state["records"]
+    files = {name: folder / f"{name}.bin" for name in records}
+    data = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
+    return NativeOutcome(
+        cycles=state["cycles"],
+        wall_s=state["wall_s"],
+        values={name: value for name, (value, _) in records.items() if name not in data},
+        data=data,
+        at_cycle={name: cycle for name, (_, cycle) in records.items()},
+        traffic=Traffic(**state["traffic"]),
+    )

@@ -34,8 +34,8 @@ class Script:
 
     lines: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
-    blobs: list[bytes | Path] = field(default_factory=list)
-    """Contents of the ``load`` steps, in order."""
+    blobs: dict[str, bytes | Path] = field(default_factory=dict)
+    """File name -> contents, of the ``load`` steps."""
 
     @property
     def text(self) -> str:
@@ -93,8 +93,9 @@ class Script:
 
     def load(self, address: int, data: bytes | Path) -> Script:
         """Writes bytes, or a file's bytes, into the memory, as a host's own store would."""
-        self.blobs.append(data)
-        return self._add("load", _address(address), f"load{len(self.blobs) - 1}.bin")
+        file = f"load{len(self.blobs)}.bin"
+        self.blobs[file] = data
+        return self._add("load", _address(address), file)
 
     def dump(self, address: int, length: int, name: str) -> Script:
         """Copies bytes out of the memory; the outcome has them."""
