@@ -24,10 +24,11 @@ What connects to the core; flow and cycles are in each class's docstring. Strobe
 
 `store.ResultStore(port_bits, cols, rows, outstanding=4)`
     In: start, soft_reset, index 32, row (first row), results_address 64, pitch 32,
-    count 24 (codes). Out: memory (`WriteSignature`); row_address, row_enable; In: row_data (cols x 16 bits, one cycle
-    later, held while row_enable is low); Out: busy, done (strobe: memory has answered all bursts),
-    taken (strobe: the last row has been read), quiet, error 4, error_address 64, outstanding, beat,
-    waiting_address, written_beats 32. ``start`` only while not busy.
+    count 24 (codes), row_data (cols x 16 bits, one cycle after its address, held while row_enable
+    is low).
+    Out: memory (`WriteSignature`); row_address, row_enable; busy, done (strobe: memory has answered
+    all bursts), taken (strobe: the last row has been read), quiet, error 4, error_address 64,
+    outstanding, beat, waiting_address, written_beats 32. ``start`` only while not busy.
 `store.StoreTimeline(memory, port_bits, cols)`: ``store(start, address, results)`` -> cycle of done.
 
 `control.ControlPort(counters, machine_digest)`

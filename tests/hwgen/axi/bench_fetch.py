@@ -1,0 +1,86 @@
+"""The simulation's side of the fetch engine's tests: runs scenarios one after another."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+import cocotb
+from bench_memory import Contents, ReadMemory, record, start, stimulus
+
+
+@cocotb.test()
+async def scenarios(dut):
+    """Each run of each scenario: when what was written, counted, raised. Cycles count from start.
+
+    A run: ``start`` in its cycle 0, ``products`` follows ``issues`` (cycles of increments),
+    ``soft_reset`` in the cycle of that name; it ends ``tail`` cycles after ``busy`` falls.
+    """
+    edge = await start(dut)
+    everything = []
+    for scenario in stimulus():
+        dut.soft_reset.value = 1
+        await edge
+        dut.soft_reset.value = 0
+        await edge
+        await edge
+        memory = ReadMemory(
+            dut,
+            scenario["rules"],
+            Contents(scenario["regions"]),
+            bad_bursts=scenario.get("bad_bursts", ()),
+        )
+        for name in ("parameters", "images", "image_pitch"):
+            getattr(dut, name).value = scenario[name]
+        now = 0
+        seen = []
+        for run in scenario["runs"]:
+            events, now = await one_run(dut, edge, memory, run, now)
+            seen.append(events)
+        everything.append({"runs": seen, "bursts": memory.accepted})
+    record(everything)
+
+
+async def one_run(dut, edge, memory, run, now):
+    began = now
+    issues = run["issues"]
+    dut.count.value = run["count"]
+    dut.reload.value = run.get("reload", 0)
+    events = {"writes": [], "counted": [], "booted": None, "ended": None, "error": None}
+    fetches, tail, products, was_booted = 0, None, 0, None
+    while tail is None or now < tail:
+        cycle = now - began
+        assert cycle < run["limit"], f"cycle {cycle}: not over"
+        dut.start.value = int(cycle == 0)
+        dut.soft_reset.value = int(cycle == run.get("soft_reset"))
+        memory.hung = run.get("hung", [0, 0])[0] <= cycle < run.get("hung", [0, 0])[1]
+        issued = bisect_right(issues, cycle)
+        if cycle == 0 or issued != products:
+            dut.products.value = issued
+            products = issued
+        memory.step(now)
+        if cycle:
+            enable = int(dut.write_enable.value)
+            if enable:
+                word = int(dut.write_data.value)
+                events["writes"].append([cycle, enable, int(dut.write_address.value), hex(word)])
+            count = int(dut.fetches.value)
+            if count != fetches:
+                assert count == fetches + 1
+                events["counted"].append(cycle)
+                fetches = count
+            booted = int(dut.booted.value)
+            if booted and was_booted == 0:
+                events["booted"] = cycle
+            was_booted = booted
+            busy, quiet = int(dut.busy.value), int(dut.quiet.value)
+            error = int(dut.error.value)
+            if error and not events["error"]:
+                events["error"] = [cycle, error, int(dut.error_address.value)]
+            if tail is None and not busy and quiet and not memory.pending:
+                events["ended"] = cycle
+                tail = now + run["tail"]
+        await edge
+        now += 1
+    for name in ("read_beats", "product_waits", "memory_waits", "program_digest"):
+        events[name] = int(getattr(dut, name).value)
+    return events, now

@@ -1,0 +1,221 @@
+"""The fetch engine on a memory in Python: every word, every cycle, every refusal."""
+
+import pytest
+
+from vitruvius.hwgen.axi.descriptor import (
+    Descriptor,
+    Header,
+    Opcode,
+    Space,
+    Target,
+    decode,
+    encode,
+)
+from vitruvius.hwgen.axi.fetch import FetchEngine
+from vitruvius.hwgen.axi.fetch_timeline import FetchTimeline
+from vitruvius.hwgen.axi.memory_model import MemoryModel
+
+MACHINE, PROGRAM = 0x1234ABCD, 0xFEED5678
+IMAGE_SPACE, PARAMETER_SPACE = Space.IMAGE, Space.PARAMETERS
+CONFIGS = [
+    {"port_bits": 64, "widths": {3: 280, 5: 96, 6: 64}, "outstanding": 3},
+    {"port_bits": 128, "widths": {3: 280, 5: 1000, 6: 128}, "outstanding": 8},
+    {"port_bits": 256, "widths": {1: 80, 3: 280, 5: 256}, "outstanding": 1},
+    {"port_bits": 512, "widths": {3: 280, 5: 1024, 6: 8}, "outstanding": 16},
+]
+DEPTH = 4096
+
+
+def engine(config):
+    depths = dict.fromkeys((0, *config["widths"]), DEPTH)
+    return FetchEngine(**config, depths=depths, machine_digest=MACHINE)
+
+
+class Scenario:
+    """A random parameter image, images, programs and a memory; and what must come of them."""
+
+    def __init__(self, rng, config, *, rules=None, bursts=6):
+        self.config = config
+        self.bytes = config["port_bits"] // 8
+        self.widths = {0: 128, **config["widths"]}
+        self.rules = rules or MemoryModel(
+            rng.choice([1, 2, 7, 40, 100]), rng.choice([0, 0, 0, 1, 3]), rng.choice([1, 2, 5, 16])
+        )
+        self.parameters = rng.randrange(1 << 40) * 4096
+        self.images = (1 << 60) + rng.randrange(1 << 20) * self.bytes
+        self.pitch = rng.randrange(700) * self.bytes
+        self.space_beats = 3000
+        self.boot = [self._fetch(rng, PARAMETER_SPACE) for _ in range(rng.randrange(4))]
+        self.body = [self._fetch(rng) for _ in range(rng.randint(1, 8))]
+        if bursts > 4:
+            self.body.append(self._fetch(rng, beats=rng.randint(256, 900)))
+        self.products = rng.randint(1, 9)
+        self._add_waits(rng)
+        stop, loop = Descriptor(Opcode.STOP), Descriptor(Opcode.LOOP, threshold=self.products)
+        self.program = [encode(item) for item in (*self.boot, stop, *self.body, loop)]
+        word = -(-128 // config["port_bits"]) * self.bytes
+        code = b"".join(item.to_bytes(word, "little") for item in self.program)
+        self.code_offset = 64 // self.bytes + rng.randrange(300)
+        self.code_beats = len(code) // self.bytes
+        self.header = Header(MACHINE, PROGRAM, self.code_beats, self.code_offset)
+        self.memory = {
+            self.parameters: bytearray(rng.randbytes((self.space_beats + 1300) * self.bytes)),
+            self.images: bytearray(rng.randbytes((self.space_beats + 4000) * self.bytes)),
+        }
+        image = self.memory[self.parameters]
+        image[:64] = self.header.to_bytes()
+        image[self.code_offset * self.bytes :][:0] = b""
+        start = self.code_offset * self.bytes
+        image[start : start + len(code)] = code
+
+    def _fetch(self, rng, space=None, beats=None):
+        target = rng.choice(sorted(self.config["widths"]))
+        per_word = -(-self.config["widths"][target] // self.config["port_bits"])
+        words = max(1, (beats or rng.choice([1, 2, 5, 30, 150])) // per_word)
+        return Descriptor(
+            Opcode.FETCH,
+            target=target,
+            space=rng.choice([PARAMETER_SPACE, IMAGE_SPACE]) if space is None else space,
+            offset=rng.randrange(self.space_beats),
+            beats=words * per_word,
+            destination=rng.randrange(DEPTH - words),
+        )
+
+    def _add_waits(self, rng):
+        """Thresholds that rise; some lie behind, as those of an earlier image do."""
+        threshold = -4
+        for index, item in enumerate(self.body):
+            if rng.random() < 0.6:
+                threshold = min(self.products, threshold + rng.randint(0, 5))
+                self.body[index] = Descriptor(
+                    **{**vars(item), "wait": True, "threshold": threshold % (1 << 24)}
+                )
+
+    def issues(self, rng, count):
+        cycle, cycles = 3, []
+        for _ in range(count * self.products):
+            cycle += rng.choice([0, 1, 10, 150])
+            cycles.append(cycle)
+        return cycles
+
+    def address(self, item, image):
+        base = self.parameters
+        if item.space is IMAGE_SPACE:
+            base = self.images + image * self.pitch
+        return base + item.offset * self.bytes
+
+    def words(self, item, image):
+        """[(enable, address, word)] that a FETCH must write, taken from the memory's bytes."""
+        width = self.widths[item.target]
+        size = -(-width // self.config["port_bits"]) * self.bytes
+        start = self.address(item, image)
+        (base,) = [base for base in self.memory if base <= start < base + (1 << 30)]
+        found = []
+        for index in range(item.beats * self.bytes // size):
+            offset = start - base + index * size
+            word = int.from_bytes(self.memory[base][offset : offset + size], "little")
+            found.append((1 << item.target, item.destination + index, word & ((1 << width) - 1)))
+        return found
+
+    def job(self, runs, **more):
+        return {
+            "rules": [self.rules.latency, self.rules.gap, self.rules.outstanding],
+            "regions": [[str(base), data.hex()] for base, data in self.memory.items()],
+            "parameters": self.parameters,
+            "images": self.images,
+            "image_pitch": self.pitch,
+            "runs": [{"limit": 400_000, "tail": 5, **run} for run in runs],
+            **more,
+        }
+
+    def masked(self, writes):
+        """Recorded writes without their cycles and without the bits behind a word's width."""
+        return [
+            (enable, address, int(word, 16) & ((1 << self.widths[enable.bit_length() - 1]) - 1))
+            for _, enable, address, word in writes
+        ]
+
+    def run_words(self, count):
+        return [word for image in range(count) for item in self.body
+                for word in self.words(item, image)]  # fmt: skip
+
+    def boot_words(self):
+        code = Descriptor(Opcode.FETCH, target=0, offset=self.code_offset, beats=self.code_beats)
+        return [word for item in (code, *self.boot) for word in self.words(item, 0)]
+
+    def timeline(self):
+        return FetchTimeline(
+            self.rules,
+            port_bits=self.config["port_bits"],
+            outstanding=self.config["outstanding"],
+        )
+
+    def predict(self, timeline, count, issues):
+        """(cycles in which W grows, cycle in which busy is low) of the images of a run."""
+        counted, ended = [], None
+        for image in range(count):
+            for item in self.body:
+                ready = -1
+                threshold = item.threshold - (1 << 24 if item.threshold >> 23 else 0)
+                needed = image * self.products + threshold
+                if item.wait and needed > 0:
+                    ready = issues[needed - 1]
+                counted.append(timeline.fetch(ready, self.address(item, image), item.beats))
+            ended = timeline.loop()
+        return counted, ended
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: str(config["port_bits"]))
+def test_every_word_in_the_stated_cycle(bench, rng, config):
+    """Boot and two images, then a second run that begins behind STOP."""
+    scenarios = [Scenario(rng, config) for _ in range(6)]
+    jobs = []
+    for scenario in scenarios:
+        runs = []
+        for count in (2, 1, rng.randint(2, 4)):
+            runs.append({"count": count, "issues": scenario.issues(rng, count)})
+        runs[0]["issues"] = [2000 + cycle for cycle in runs[0]["issues"]]
+        runs[-1]["reload"] = int(rng.random() < 0.3)
+        jobs.append(scenario.job(runs))
+    results = bench(engine(config), "bench_fetch", "scenarios", jobs)
+    for scenario, job, result in zip(scenarios, jobs, results, strict=True):
+        timeline = scenario.timeline()
+        for index, (run, seen) in enumerate(zip(job["runs"], result["runs"], strict=True)):
+            boots = index == 0 or run.get("reload")
+            assert seen["error"] is None
+            expected = scenario.run_words(run["count"])
+            if boots:
+                expected = scenario.boot_words() + expected
+            assert scenario.masked(seen["writes"]) == expected
+            assert seen["program_digest"] == PROGRAM
+            timeline = scenario.timeline()
+            if boots:
+                booted = timeline.boot(
+                    0, scenario.parameters, scenario.code_offset, scenario.code_beats, scenario.boot
+                )
+                assert seen["booted"] == booted
+            else:
+                timeline.begin(0)
+            counted, ended = scenario.predict(timeline, run["count"], run["issues"])
+            assert seen["counted"] == counted
+            assert seen["ended"] == ended
+            for counter in ("read_beats", "product_waits", "memory_waits"):
+                assert seen[counter] == getattr(timeline, counter), counter
+
+
+def test_descriptors_survive_encoding(rng):
+    for _ in range(50):
+        item = Descriptor(
+            Opcode(rng.randrange(3)), rng.randrange(16), Space(rng.randrange(2)),
+            rng.random() < 0.5, rng.randrange(1 << 32), rng.randrange(1 << 24),
+            rng.randrange(1 << 24), rng.randrange(1 << 24),
+        )  # fmt: skip
+        assert decode(encode(item)) == item
+    with pytest.raises(ValueError, match="beats: expected 24 bits, got 16777216"):
+        encode(Descriptor(Opcode.FETCH, beats=1 << 24))
+
+
+def test_the_encoding_is_the_contracts():
+    """Fields from bit 0: opcode 3, target 4, space 1, wait 1, offset 32, beats, destination, ..."""
+    word = encode(Descriptor(Opcode.FETCH, Target.WEIGHT, Space.IMAGE, True, 2, 3, 4, 5))
+    assert word == 1 | 5 << 3 | 1 << 7 | 1 << 8 | 2 << 9 | 3 << 41 | 4 << 65 | 5 << 89
