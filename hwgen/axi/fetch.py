@@ -9,7 +9,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..ram import Ram
-from .bus import ReadSignature, check_port_bits
+from .bus import ReadSignature, check_outstanding, check_port_bits
 from .descriptor import (
     DESCRIPTOR_BITS,
     DESCRIPTOR_LAYOUT,
@@ -103,7 +103,7 @@ class FetchEngine(wiring.Component):
             raise ValueError(f"widths: expected at least 1 bit each, got {self.widths}")
         if not 0 <= machine_digest < 1 << 32:
             raise ValueError(f"machine_digest: expected 32 bits, got {machine_digest!r}")
-        self.machine_digest, self.limit = machine_digest, outstanding
+        self.machine_digest, self.limit = machine_digest, check_outstanding(outstanding)
         self.word_beats = {
             **{target: beats_per_word(width, port_bits) for target, width in self.widths.items()},
             _HEADER: beats_per_word(8 * HEADER_BYTES, port_bits),
@@ -337,7 +337,7 @@ class FetchEngine(wiring.Component):
                     m.next = "IDLE"
                 end_of_state()
         m.d.comb += self.busy.eq(
-            ~(fsm.ongoing("IDLE") | fsm.ongoing("ERROR") | fsm.ongoing("DRAIN"))
+            pending | ~(fsm.ongoing("IDLE") | fsm.ongoing("ERROR") | fsm.ongoing("DRAIN"))
         )
 
         with m.If(request_done & self.booted):

@@ -64,7 +64,6 @@ class Scenario:
         }
         image = self.memory[self.parameters]
         image[:64] = self.header.to_bytes()
-        image[self.code_offset * self.bytes :][:0] = b""
         start = self.code_offset * self.bytes
         image[start : start + len(code)] = code
 
@@ -165,21 +164,20 @@ class Scenario:
         return counted, ended
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: str(config["port_bits"]))
-def test_every_word_in_the_stated_cycle(bench, rng, config):
-    """Boot and two images, then a second run that begins behind STOP."""
-    scenarios = [Scenario(rng, config) for _ in range(6)]
+def check_exact(bench, rng, config, number):
+    """Boot and two images, then runs that begin behind STOP or load everything again."""
+    scenarios = [Scenario(rng, config) for _ in range(number)]
     jobs = []
     for scenario in scenarios:
         runs = []
         for count in (2, 1, rng.randint(2, 4)):
             runs.append({"count": count, "issues": scenario.issues(rng, count)})
-        runs[0]["issues"] = [2000 + cycle for cycle in runs[0]["issues"]]
+        runs[0]["issues"] = [rng.choice([0, 2000]) + cycle for cycle in runs[0]["issues"]]
+        runs[0]["issues"].sort()
         runs[-1]["reload"] = int(rng.random() < 0.3)
         jobs.append(scenario.job(runs))
     results = bench(engine(config), "bench_fetch", "scenarios", jobs)
     for scenario, job, result in zip(scenarios, jobs, results, strict=True):
-        timeline = scenario.timeline()
         for index, (run, seen) in enumerate(zip(job["runs"], result["runs"], strict=True)):
             boots = index == 0 or run.get("reload")
             assert seen["error"] is None
@@ -188,19 +186,176 @@ def test_every_word_in_the_stated_cycle(bench, rng, config):
                 expected = scenario.boot_words() + expected
             assert scenario.masked(seen["writes"]) == expected
             assert seen["program_digest"] == PROGRAM
-            timeline = scenario.timeline()
-            if boots:
-                booted = timeline.boot(
-                    0, scenario.parameters, scenario.code_offset, scenario.code_beats, scenario.boot
-                )
-                assert seen["booted"] == booted
-            else:
-                timeline.begin(0)
-            counted, ended = scenario.predict(timeline, run["count"], run["issues"])
-            assert seen["counted"] == counted
-            assert seen["ended"] == ended
-            for counter in ("read_beats", "product_waits", "memory_waits"):
-                assert seen[counter] == getattr(timeline, counter), counter
+            check_cycles(scenario, run, seen, boots)
+
+
+def check_cycles(scenario, run, seen, boots):
+    timeline = scenario.timeline()
+    if boots:
+        booted = timeline.boot(
+            0, scenario.parameters, scenario.code_offset, scenario.code_beats, scenario.boot
+        )
+        assert seen["booted"] == booted
+    else:
+        timeline.begin(0)
+    counted, ended = scenario.predict(timeline, run["count"], run["issues"])
+    assert seen["counted"] == counted
+    assert seen["ended"] == ended
+    for counter in ("read_beats", "product_waits", "memory_waits"):
+        assert seen[counter] == getattr(timeline, counter), counter
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: str(config["port_bits"]))
+def test_every_word_in_the_stated_cycle(bench, rng, config):
+    check_exact(bench, rng, config, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: str(config["port_bits"]))
+def test_every_word_in_the_stated_cycle_of_many_programs(bench, rng, config):
+    check_exact(bench, rng, config, 40)
+
+
+def test_the_port_does_not_idle_between_fetches(rng):
+    """At full rate and with room for the latency, beats follow each other to the last one."""
+    timeline = FetchTimeline(MemoryModel(100, 0, 16), port_bits=128, outstanding=4)
+    timeline.begin(0)
+    address, beats, ends = 0, 0, []
+    for _ in range(50):
+        length = rng.randint(60, 900)
+        ends.append(timeline.fetch(-1, address * 16, length))
+        address, beats = address + length, beats + length
+    # Start, head, AR register and latency; then a beat in every cycle.
+    assert ends[-1] == 2 + 1 + 2 + 100 + beats + 1
+    assert timeline.memory_waits == 101 - 1
+
+
+def spoiled(scenario, **header):
+    """The scenario with other header fields."""
+    image = scenario.memory[scenario.parameters]
+    image[:64] = Header(**{**vars(scenario.header), **header}).to_bytes()
+    return scenario
+
+
+def test_foreign_parameters_are_refused(bench, rng):
+    """Magic, machine, length of the program; then a program with a word that is none."""
+    config = CONFIGS[1]
+    scenarios = [
+        spoiled(Scenario(rng, config), magic=int.from_bytes(b"VITS", "little")),
+        spoiled(Scenario(rng, config), machine=MACHINE ^ 1 << 31),
+        spoiled(Scenario(rng, config), beats=0),
+        spoiled(Scenario(rng, config), beats=1 << 24),
+    ]
+    fetch = Descriptor(Opcode.FETCH, Target.WEIGHT, beats=8)
+    words = [
+        encode(fetch) | 7,
+        encode(Descriptor(**{**vars(fetch), "target": 9})),
+        encode(Descriptor(**{**vars(fetch), "beats": 0})),
+    ]
+    for word in words:
+        scenario = Scenario(rng, config)
+        where = (scenario.code_offset + len(scenario.boot)) * 16
+        scenario.memory[scenario.parameters][where : where + 16] = word.to_bytes(16, "little")
+        scenarios.append(scenario)
+    jobs = [scenario.job([{"count": 1, "issues": []}]) for scenario in scenarios]
+    good = Scenario(rng, config)
+    jobs.append(good.job([{"count": 1, "issues": good.issues(rng, 1)}]))
+    *refused, after = bench(engine(config), "bench_fetch", "scenarios", jobs)
+    for index, (scenario, result) in enumerate(zip(scenarios, refused, strict=True)):
+        (seen,) = result["runs"]
+        assert seen["error"][1:] == [3, scenario.parameters], index
+        assert seen["booted"] is None
+        assert seen["counted"] == []
+        boots = [] if index < 4 else scenario.boot_words()
+        del boots[len(seen["writes"]) :]
+        written = scenario.masked(seen["writes"])
+        if index < 4:
+            assert written == []
+        else:
+            # The refused word itself was loaded as part of the program.
+            assert written[scenario.code_beats :] == boots[scenario.code_beats :]
+    assert good.masked(after["runs"][0]["writes"]) == good.boot_words() + good.run_words(1)
+
+
+def test_an_error_response_stops_and_names_the_burst(bench, rng):
+    config = CONFIGS[1]
+    scenarios, jobs = [], []
+    for number in range(5):
+        scenario = Scenario(rng, config)
+        scenarios.append(scenario)
+        bad = number if number < 2 else rng.randrange(2, 12)
+        run = {"count": 3, "issues": scenario.issues(rng, 3)}
+        jobs.append(scenario.job([run], bad_bursts=[bad]))
+    results = bench(engine(config), "bench_fetch", "scenarios", jobs)
+    for scenario, job, result in zip(scenarios, jobs, results, strict=True):
+        (seen,) = result["runs"]
+        _, address, _ = result["bursts"][job["bad_bursts"][0]]
+        assert seen["error"][1:] == [1, address]
+        written = scenario.masked(seen["writes"])
+        expected = scenario.boot_words() + scenario.run_words(3)
+        assert written == expected[: len(written)]
+        assert len(written) < len(expected)
+        # What is counted is written: the words of that many fetches, and no more than those begun.
+        words = len(scenario.boot_words()) if seen["counted"] else 0
+        flat = [item for _ in range(3) for item in scenario.body]
+        counts = [len(scenario.words(item, 0)) for item in flat]
+        assert words + sum(counts[: len(seen["counted"])]) <= len(written)
+
+
+def test_soft_reset_in_any_state_then_a_correct_run(bench, rng):
+    config = CONFIGS[1]
+    scenarios, jobs = [], []
+    for number in range(6):
+        scenario = Scenario(rng, config, rules=MemoryModel(rng.choice([3, 60]), 0, 4))
+        scenarios.append(scenario)
+        cycle = rng.choice([1, 5, 30, 80, 200, 700])
+        first = {"count": 50, "issues": list(range(0, 5000, 10)), "soft_reset": cycle}
+        if number % 2:
+            first["hung"] = [max(0, cycle - 20), cycle + 30]
+        again = {"count": 2, "issues": scenario.issues(rng, 2)}
+        jobs.append(scenario.job([first, again]))
+    results = bench(engine(config), "bench_fetch", "scenarios", jobs)
+    for scenario, job, result in zip(scenarios, jobs, results, strict=True):
+        reset, seen = result["runs"]
+        late = [write for write in reset["writes"] if write[0] > job["runs"][0]["soft_reset"]]
+        assert late == []
+        assert scenario.masked(seen["writes"]) == scenario.boot_words() + scenario.run_words(2)
+        check_cycles(scenario, job["runs"][1], seen, boots=True)
+
+
+def test_a_start_right_behind_soft_reset_waits_for_the_drain(bench, rng):
+    config = CONFIGS[1]
+    scenarios, jobs = [], []
+    for delay in (0, 1, 3):
+        scenario = Scenario(rng, config, rules=MemoryModel(60, 0, 4))
+        scenarios.append(scenario)
+        cycle = rng.choice([4, 80, 300])
+        run = {
+            "count": 2,
+            "issues": [0] * (2 * scenario.products),
+            "starts": [0, cycle + delay],
+            "soft_reset": cycle,
+        }
+        jobs.append(scenario.job([run]))
+    results = bench(engine(config), "bench_fetch", "scenarios", jobs)
+    for scenario, job, result in zip(scenarios, jobs, results, strict=True):
+        (seen,) = result["runs"]
+        writes = [write for write in seen["writes"] if write[0] > job["runs"][0]["soft_reset"]]
+        assert scenario.masked(writes) == scenario.boot_words() + scenario.run_words(2)
+
+
+def test_bad_parameters_are_named():
+    good = {"port_bits": 64, "widths": {5: 64}, "depths": {0: 16, 5: 16}, "machine_digest": 1}
+    for change, text in (
+        ({"port_bits": 96}, r"port_bits: expected one of \(64, 128, 256, 512\), got 96"),
+        ({"depths": {5: 16}}, r"depths: expected targets \[0, 5\], got \[5\]"),
+        ({"widths": {5: 0}}, "widths: expected at least 1 bit each"),
+        ({"widths": {15: 8}, "depths": {0: 4, 15: 4}}, "widths: expected targets 0 to 14"),
+        ({"machine_digest": 1 << 32}, "machine_digest: expected 32 bits, got 4294967296"),
+        ({"outstanding": 17}, "outstanding: expected 1 to 16 bursts, got 17"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            FetchEngine(**{**good, **change})
 
 
 def test_descriptors_survive_encoding(rng):
