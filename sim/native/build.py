@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ PORT_BITS = (64, 128, 256, 512)
 _HARNESS = "harness.cpp"
 _ARGUMENTS = (
     "--cc", "--exe", "--prefix", "Vtop", "--timescale", "1ns/1ps", "--no-timing", "-Wno-fatal",
-    "-Wno-lint", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-CFLAGS", "-O2",
+    "-Wno-lint", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert",
+    "-CFLAGS", "-O2 -march=native",
 )  # fmt: skip
 _TRACE_ARGUMENTS = (
     "--trace-fst", "-CFLAGS", f"-I../{WAVE_FOLDER}", "-LDFLAGS", f"-L../{WAVE_FOLDER}",
@@ -90,7 +92,8 @@ def build_native(
     port_bits = port_bits_of(verilog, top)
     arguments = [*_ARGUMENTS, *(_TRACE_ARGUMENTS if trace else [])]
     environment = toolchain_environment()
-    tools = [*arguments, verilator_version(), compiler_version(environment["PATH"])]
+    path = environment["PATH"]
+    tools = [*arguments, verilator_version(), compiler_version(path), _processor(path)]
     harness = _harness()
     key = [verilog, top, *harness, *harness.values(), *tools]
     with cached_build("native", key) as (folder, scratch):
@@ -113,6 +116,18 @@ def build_native(
             (scratch / "build.json").write_text(json.dumps(record))
         build_s = json.loads(((scratch or folder) / "build.json").read_text())["build_s"]
     return NativeBuild(folder, port_bits, build_s, scratch is None, trace)
+
+
+def _processor(path: str) -> str:
+    """What g++ may use of this processor: a build runs only where all of it is there."""
+    completed = subprocess.run(
+        ["g++", "-march=native", "-dM", "-E", "-x", "c++", os.devnull],
+        env={"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return completed.stdout
 
 
 def _make(objects: Path, jobs: int | None, environment: Mapping[str, str]) -> None:
@@ -152,6 +167,6 @@ def port_bits_of(verilog: str, top: str = "vitruvius") -> int:
     width = next(int(top_bit or 0) + 1 for _, top_bit, name in found if name == "memory_rdata")
     if width not in PORT_BITS:
         raise VitruviusError(
-            f"native build: expected memory_rdata of {PORT_BITS} bits, got {width}"
+            f"native build: expected memory_rdata of 64, 128, 256 or 512 bits, got {width}"
         )
     return width

@@ -107,7 +107,7 @@ module vitruvius (
   wire w_valid = writing && sending < announced || fault == W_EARLY && writing && sending == 0;
   reg ar_waited, aw_waited, w_waited;
   assign memory_arvalid = ar_valid && !(fault == AR_DROPPED && ar_waited) ||
-                          sticky_fault == RESET_VALID;
+                          rst && sticky_fault == RESET_VALID;
   assign memory_araddr = source + asked * beats * BYTES +
                          (fault == AR_STABLE && ar_waited ? BYTES : 0) + (fault == AR_ALIGNED);
   assign memory_arlen = beats - 1 - (fault == AR_LENGTH && ar_waited);
@@ -215,7 +215,7 @@ module vitruvius (
       {asked, received, announced, sending, sent, answered, bursts, fault_register} <= 0;
       {ar_waited, aw_waited, w_waited, b_waited, r_waited} <= 0;
       strobe <= 255;
-      if (fault_register == RESET_VALID || sticky_fault == RESET_VALID) sticky_fault <= RESET_VALID;
+      sticky_fault <= sticky_fault;
     end
   end
 endmodule
