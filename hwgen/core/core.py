@@ -1,0 +1,427 @@
+"""The core of the accelerator: one shared compute unit, its buffers, and the engines around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+from amaranth.hdl import Array, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..delay import delayed
+from ..lane_memory import LaneAligner, LaneMemory
+from ..ram import Ram
+from ..units.compute_array import ComputeArray
+from .attention_buffer import AttentionBuffer
+from .counters import COUNTER_BITS, Counter
+from .drain_path import DrainPath, column_layout
+from .instruction import NORM_LAYOUT, PRODUCT_LAYOUT, Destination, Source
+from .machine import Machine
+from .norm_engine import NormEngine, norm_column_layout
+from .operand_feed import OperandFeed
+from .product_engine import ProductEngine
+from .residual_stream import ResidualStream
+
+__all__ = ["EVENTS", "Core", "DebugMemory", "Target", "target_depths", "target_widths"]
+
+
+class Target(IntEnum):
+    """The memories that are filled from outside."""
+
+    FETCH_PROGRAM = 0
+    PRODUCT_PROGRAM = 1
+    NORM_PROGRAM = 2
+    COLUMN = 3
+    CONSTANT = 4
+    WEIGHT = 5
+    IMAGE = 6
+    NORM_COLUMN = 7
+
+
+class DebugMemory(IntEnum):
+    """Memories that can be read while the accelerator is idle or paused."""
+
+    RESIDUAL = 0
+    TOKEN = 1
+    ATTENTION = 2
+    NORMAL = 3
+
+
+EVENTS = (
+    "PRODUCT_CYCLES",
+    "PADDING_CYCLES",
+    "SWITCH_CYCLES",
+    "WAIT_DRAINED",
+    "WAIT_WEIGHED",
+    "WAIT_NORMALISED",
+    "WAIT_FETCHED",
+    "WAIT_CONTEXT",
+    "WAIT_STORE",
+    "TOKEN_WORDS",
+    "WEIGHT_WORDS",
+    "KEY_WORDS",
+    "VALUE_WORDS",
+    "DRAINED_CHUNKS",
+    "SOFTMAX_CHUNKS",
+    "NORM_CHUNKS",
+)
+"""What is counted, in the order of the bits of `Core.events`."""
+
+
+def target_widths(machine: Machine) -> dict[Target, int]:
+    """Bits of a word of each memory that the core has and that is filled from outside."""
+    return {
+        Target.PRODUCT_PROGRAM: PRODUCT_LAYOUT.size,
+        Target.NORM_PROGRAM: NORM_LAYOUT.size,
+        Target.COLUMN: column_layout(machine.cols).size,
+        Target.CONSTANT: 16 * machine.cols,
+        Target.WEIGHT: 8 * machine.cols * machine.depth,
+        Target.IMAGE: 8 * machine.depth,
+        Target.NORM_COLUMN: norm_column_layout(machine.cols).size,
+    }
+
+
+def target_depths(machine: Machine) -> dict[Target, int]:
+    """Words of each of them."""
+    return {
+        Target.PRODUCT_PROGRAM: machine.buffers.products,
+        Target.NORM_PROGRAM: machine.buffers.norms,
+        Target.COLUMN: machine.column_words,
+        Target.CONSTANT: machine.constant_rows,
+        Target.WEIGHT: machine.weight_words,
+        Target.IMAGE: machine.image_words,
+        Target.NORM_COLUMN: machine.norm_column_words,
+    }
+
+
+class Core(wiring.Component):
+    """Runs the programs in its memories. A Machine fixes sizes and cycles, never results.
+
+    Members
+    -------
+    run, images : In; a pulse that starts a run of so many images
+    write : In, a word for one of the memories of `Target` (``enable`` has one bit each)
+    fetched : In, transfers from memory that are complete (counter)
+    issued : Out, products issued (counter)
+    results_ready : Out, a pulse: an image's results stand in the result memory
+    hold : In, results are still being sent: they may not be overwritten
+    result_row, result_chunk : the result memory, one cycle from row to chunk
+    finished : Out, the last product of the run is issued
+    paused, break_at, resume, product : as of the `ProductEngine`
+    debug_memory, debug_word, debug_data : one word of a memory, valid while nothing runs
+    go : Out, a product begins; events : Out, one bit for each of `EVENTS`
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.widths = target_widths(machine)
+        self.debug_bits = 8 * max(machine.depth, 2 * machine.cols)
+        super().__init__(
+            {
+                "run": In(1),
+                "images": In(16),
+                "write": In(
+                    wiring.Signature(
+                        {
+                            "enable": Out(len(Target)),
+                            "address": Out(24),
+                            "data": Out(max(self.widths.values())),
+                        }
+                    )
+                ),
+                "fetched": In(COUNTER_BITS),
+                "issued": Out(COUNTER_BITS),
+                "results_ready": Out(1),
+                "hold": In(1),
+                "result_row": In(range(machine.result_words)),
+                "result_chunk": Out(16 * machine.cols),
+                "finished": Out(1),
+                "paused": Out(1),
+                "break_at": In(16),
+                "resume": In(1),
+                "product": Out(16),
+                "debug_memory": In(DebugMemory),
+                "debug_word": In(24),
+                "debug_data": Out(self.debug_bits),
+                "go": Out(1),
+                "events": Out(len(EVENTS)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        machine = self.machine
+        rows, cols, depth, lanes = machine.rows, machine.cols, machine.depth, machine.lanes
+
+        m.submodules.product_engine = product = ProductEngine(machine)
+        m.submodules.norm_engine = norm = NormEngine(machine)
+        m.submodules.feed = feed = OperandFeed(machine)
+        m.submodules.array = array = ComputeArray(rows=rows, cols=cols, depth=depth)
+        m.submodules.drain_path = drain = DrainPath(machine)
+        m.submodules.residual = residual = ResidualStream(machine)
+        m.submodules.attention = attention = AttentionBuffer(machine)
+
+        # Counters: what the engines wait for.
+        drained = Signal(COUNTER_BITS)
+        weighed = Signal(COUNTER_BITS)
+        normalised = Signal(COUNTER_BITS)
+        m.d.sync += [
+            drained.eq(drained + drain.row_complete),
+            weighed.eq(weighed + attention.row_complete),
+            normalised.eq(normalised + norm.row_complete),
+        ]
+        m.d.comb += [
+            product.counts[Counter.DRAINED].eq(drained),
+            product.counts[Counter.WEIGHED].eq(weighed),
+            product.counts[Counter.NORMALISED].eq(normalised),
+            product.counts[Counter.FETCHED].eq(self.fetched),
+            product.counts[Counter.ISSUED].eq(product.issued),
+            product.run.eq(self.run),
+            product.images.eq(self.images),
+            product.drained.eq(drain.product_complete),
+            product.hold.eq(self.hold),
+            product.break_at.eq(self.break_at),
+            product.resume.eq(self.resume),
+            norm.run.eq(self.run),
+            norm.images.eq(self.images),
+            norm.drained.eq(drained),
+            norm.issued.eq(product.issued),
+            self.issued.eq(product.issued),
+            self.results_ready.eq(drain.final),
+            self.finished.eq(product.finished),
+            self.paused.eq(product.paused & norm.quiet),
+            self.product.eq(product.product),
+            self.go.eq(product.go),
+        ]
+        resting = Signal()
+        m.d.comb += resting.eq((product.paused | product.finished) & norm.quiet)
+
+        # What is filled from outside.
+        m.submodules.columns = columns = Ram(
+            width=self.widths[Target.COLUMN], depth=machine.column_words
+        )
+        m.submodules.constants = constants = Ram(width=16 * cols, depth=machine.constant_rows)
+        m.submodules.weights = weights = Ram(
+            width=self.widths[Target.WEIGHT], depth=machine.weight_words
+        )
+        m.submodules.image = image = Ram(width=8 * depth, depth=machine.image_words)
+        memories: Mapping[Target, Ram] = {
+            Target.COLUMN: columns,
+            Target.CONSTANT: constants,
+            Target.WEIGHT: weights,
+            Target.IMAGE: image,
+        }
+        for target, memory in memories.items():
+            m.d.comb += [
+                memory.write_enable.eq(self.write.enable[target]),
+                memory.write_address.eq(self.write.address),
+                memory.write_data.eq(self.write.data),
+            ]
+        for target, port in (
+            (Target.PRODUCT_PROGRAM, product.load_program),
+            (Target.NORM_PROGRAM, norm.load_program),
+            (Target.NORM_COLUMN, norm.load_columns),
+        ):
+            m.d.comb += [
+                port.enable.eq(self.write.enable[target]),
+                port.address.eq(self.write.address),
+                port.data.eq(self.write.data),
+            ]
+
+        # Memories between the engines, each with one writer.
+        straddle = lanes % cols != 0
+        m.submodules.tokens = tokens = LaneMemory(
+            rows=machine.token_rows, lanes=lanes, depth=depth, straddle=straddle
+        )
+        m.submodules.normal = normal = LaneMemory(
+            rows=machine.normal_rows, lanes=lanes, depth=depth, straddle=straddle
+        )
+        keys = [
+            LaneMemory(rows=machine.key_rows, lanes=lanes, depth=depth, straddle=straddle)
+            for _ in range(cols)
+        ]
+        values = [Ram(width=8 * cols, depth=machine.value_rows) for _ in range(depth)]
+        m.submodules.results = results = Ram(width=16 * cols, depth=machine.result_words)
+
+        # Operands: product engine -> addresses -> feed -> array.
+        debug_word = self.debug_word
+        m.d.comb += [
+            tokens.word.eq(Mux(resting, debug_word, product.a_word)),
+            normal.word.eq(Mux(resting, debug_word, product.a_word)),
+            attention.word.eq(Mux(resting, debug_word, product.a_word)),
+            image.read_address.eq(product.a_word),
+            weights.read_address.eq(product.b_word),
+            feed.instruction.eq(product.instruction),
+            feed.token_word.eq(tokens.data),
+            feed.normal_word.eq(normal.data),
+            feed.attention_word.eq(attention.data),
+            feed.image_word.as_value().eq(image.read_data),
+            feed.weight_words.as_value().eq(weights.read_data),
+        ]
+        for name in (
+            "issue", "first", "last", "partial", "word", "load", "load_slot", "load_void",
+        ):  # fmt: skip
+            m.d.comb += getattr(feed, name).eq(getattr(product, name))
+        m.d.comb += [
+            array.a.eq(feed.a),
+            array.b.eq(feed.b),
+            array.valid.eq(feed.valid),
+            array.first.eq(feed.a_first),
+            array.last.eq(feed.a_last),
+        ]
+
+        # Drain path.
+        for name in (
+            "load_first", "load_slot", "record", "active", "row_first", "row_last",
+            "tile", "tile_row", "tile_lane", "tile_count", "context", "contexts",
+        ):  # fmt: skip
+            m.d.comb += getattr(drain, name).eq(getattr(product, name))
+        m.d.comb += [
+            drain.last.eq(product.issue & product.last),
+            drain.drain_valid.eq(array.drain_valid),
+            drain.drain_row.eq(array.drain_row),
+            drain.drain.eq(array.drain),
+            attention.token.eq(drain.scale_token),
+            drain.scale_mantissa.eq(attention.mantissa),
+            drain.scale_length.eq(attention.length),
+            columns.read_enable.eq(drain.column_enable),
+            columns.read_address.eq(drain.column_address),
+            drain.column.as_value().eq(columns.read_data),
+        ]
+
+        # Residual stream: read-modify-write by RESIDUAL and EMBED, read by the norm engine.
+        wide = drain.wide
+        embedding = Signal()
+        m.d.comb += [
+            constants.read_address.eq(drain.residual_row),
+            residual.add_row.eq(drain.residual_row),
+            residual.read_row.eq(Mux(resting, debug_word, norm.residual_row)),
+            residual.token.eq(norm.token),
+            norm.moments.eq(residual.moments),
+            norm.chunk.eq(residual.chunk),
+            embedding.eq(wide.destination == Destination.EMBED),
+        ]
+        addend = data.View(residual.addend.shape(), constants.read_data)
+        sums = Signal(data.ArrayLayout(signed(16), cols))
+        for lane in range(cols):
+            total = Signal(signed(17), name=f"total{lane}")
+            m.d.comb += total.eq(
+                Mux(embedding, addend[lane], residual.addend[lane]) + wide.chunk[lane]
+            )
+            with m.If(total > 32767):
+                m.d.sync += sums[lane].eq(32767)
+            with m.Elif(total < -32768):
+                m.d.sync += sums[lane].eq(-32768)
+            with m.Else():
+                m.d.sync += sums[lane].eq(total)
+        adding = Signal()
+        m.d.comb += adding.eq(wide.valid & (embedding | (wide.destination == Destination.RESIDUAL)))
+        write = residual.write
+        m.d.comb += [write.valid.eq(delayed(m, adding, 1, name="adding")), write.chunk.eq(sums)]
+        for name in ("row", "slot", "token", "count", "accumulate", "first", "last"):
+            late = delayed(m, getattr(wide, name), 1, name=f"added_{name}")
+            m.d.comb += getattr(write, name).eq(late)
+
+        # Scores. The product that is begun says how its rows lie.
+        m.d.comb += [
+            attention.write.valid.eq(wide.valid & (wide.destination == Destination.SCORE)),
+            attention.start.eq(
+                product.load_first & (product.instruction.destination == Destination.SCORE)
+            ),
+            attention.tiles.eq(product.instruction.tiles),
+            attention.last_count.eq(product.instruction.last_count),
+            attention.pitch.eq(product.instruction.dst_stride),
+        ]
+        for name in ("slot", "token", "tile", "count", "first", "last", "chunk"):
+            m.d.comb += getattr(attention.write, name).eq(getattr(wide, name))
+
+        # Results.
+        m.d.comb += [
+            results.write_enable.eq(wide.valid & (wide.destination == Destination.RESULT)),
+            results.write_address.eq(wide.row),
+            results.write_data.eq(wide.chunk.as_value()),
+            results.read_address.eq(self.result_row),
+            self.result_chunk.eq(results.read_data),
+        ]
+
+        # int8 chunks: token buffer, keys, values, normalised rows.
+        narrow = drain.narrow
+        m.submodules.token_aligner = token_aligner = LaneAligner(
+            cols=cols, lanes=lanes, rows=machine.token_rows
+        )
+        m.submodules.key_aligner = key_aligner = LaneAligner(
+            cols=cols, lanes=lanes, rows=machine.key_rows
+        )
+        m.submodules.normal_aligner = normal_aligner = LaneAligner(
+            cols=cols, lanes=lanes, rows=machine.normal_rows
+        )
+        to_key, to_value = Signal(), Signal()
+        m.d.comb += [
+            to_key.eq(narrow.destination == Destination.KEY),
+            to_value.eq(narrow.destination == Destination.VALUE),
+            token_aligner.valid.eq(narrow.valid & ~to_key & ~to_value),
+            key_aligner.valid.eq(narrow.valid & to_key),
+            normal_aligner.valid.eq(norm.write.valid),
+        ]
+        for name in ("row", "lane", "count", "chunk"):
+            m.d.comb += [
+                getattr(token_aligner, name).eq(getattr(narrow, name)),
+                getattr(key_aligner, name).eq(getattr(narrow, name)),
+                getattr(normal_aligner, name).eq(getattr(norm.write, name)),
+            ]
+        wiring.connect(m, token_aligner.write, tokens.write)
+        wiring.connect(m, normal_aligner.write, normal.write)
+        for bank, keep in enumerate(keys):
+            m.submodules[f"keys{bank}"] = keep
+            m.d.comb += [
+                keep.word.eq(product.b_word),
+                feed.key_words[bank].eq(keep.data),
+                keep.write.row.eq(key_aligner.write.row),
+                keep.write.next_row.eq(key_aligner.write.next_row),
+                keep.write.data.eq(key_aligner.write.data),
+                keep.write.enable.eq(Mux(narrow.bank == bank, key_aligner.write.enable, 0)),
+            ]
+        for bank, storage in enumerate(values):
+            m.submodules[f"values{bank}"] = storage
+            m.d.comb += [
+                storage.read_address.eq(product.b_word),
+                feed.value_words[bank].as_value().eq(storage.read_data),
+                storage.write_enable.eq(narrow.valid & to_value & (narrow.bank == bank)),
+                storage.write_address.eq(narrow.row),
+                storage.write_data.eq(narrow.chunk.as_value()),
+            ]
+
+        # What is counted.
+        issued = product.instruction
+        events = {
+            "PRODUCT_CYCLES": product.issue,
+            "PADDING_CYCLES": product.padding,
+            "SWITCH_CYCLES": product.switching,
+            "WAIT_DRAINED": product.waiting[Counter.DRAINED],
+            "WAIT_WEIGHED": product.waiting[Counter.WEIGHED],
+            "WAIT_NORMALISED": product.waiting[Counter.NORMALISED],
+            "WAIT_FETCHED": product.waiting[Counter.FETCHED],
+            "WAIT_CONTEXT": product.waiting_context,
+            "WAIT_STORE": product.waiting_store,
+            "TOKEN_WORDS": product.load & ~product.load_void,
+            "WEIGHT_WORDS": product.issue & (issued.b_source == Source.WEIGHT),
+            "KEY_WORDS": product.issue & (issued.b_source == Source.KEY),
+            "VALUE_WORDS": product.issue & (issued.b_source == Source.VALUE),
+            "DRAINED_CHUNKS": drain.chunk_valid,
+            "SOFTMAX_CHUNKS": attention.chunk_valid,
+            "NORM_CHUNKS": norm.active,
+        }
+        m.d.comb += [self.events[index].eq(events[name]) for index, name in enumerate(EVENTS)]
+
+        # Debug window.
+        windows = {
+            DebugMemory.RESIDUAL: residual.chunk,
+            DebugMemory.TOKEN: tokens.data,
+            DebugMemory.ATTENTION: attention.data,
+            DebugMemory.NORMAL: normal.data,
+        }
+        m.d.comb += self.debug_data.eq(
+            Array(windows[source].as_value() for source in DebugMemory)[self.debug_memory]
+        )
+        return m
