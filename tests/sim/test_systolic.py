@@ -18,12 +18,12 @@ from vitruvius.sim.systolic import (
     zigzag_ws_cycles,
 )
 
-DATA = Path(__file__).parent / "data" / "systolic_gemm.csv"
+DATA = Path(__file__).parent / "data"
 SEED = 20261
 
 
-def measured():
-    lines = [line for line in DATA.read_text().splitlines() if not line.startswith("#")]
+def measured(name="systolic_gemm.csv"):
+    lines = [line for line in (DATA / name).read_text().splitlines() if not line.startswith("#")]
     return list(csv.DictReader(lines))
 
 
@@ -62,6 +62,19 @@ def test_all_rows_at_once_are_the_same():
     for column, function in COLUMNS.items():
         expected = [int(row[column]) for row in table]
         assert function(M, N, K, rows=array, cols=array).tolist() == expected
+
+
+def small(row):
+    return ".".join(row[name] for name in ("rows", "cols", *"MNK"))
+
+
+@pytest.mark.parametrize("row", measured("systolic_small.csv"), ids=small)
+def test_scalesim_counts_the_same_on_small_arrays_that_are_not_square(row):
+    M, N, K = (int(row[name]) for name in "MNK")
+    for flow in Dataflow:
+        shape = {"rows": int(row["rows"]), "cols": int(row["cols"]), "dataflow": flow}
+        if row[flow.value]:
+            assert int(scalesim_report(M, N, K, **shape)) == int(row[flow.value]), flow
 
 
 # -- a small array, cell by cell ------------------------------------------------------------------
