@@ -25,10 +25,16 @@ __all__ = ["Resources", "synthesize", "utilisation"]
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
 
+# setattr: the nodes of an adder tree (hwgen/units/compute_array.py) stay apart; alumacc would make
+# one carry-save tree of them, at two LUTs a bit and node in place of one and the carry chain.
+# rename: abc9 calls bit 0 of a port "a" "a[0]" and stops at a wire that has this name already, as
+# the elements of Amaranth's arrays have (yosys issue 4349).
 # -noiopad, -noclkbuf: out of context, the ports are wires and not pins. The memory step between the
 # two calls is synth_xilinx's own (techlibs/xilinx/synth_xilinx.cc, label map_memory, yosys 0.70),
 # with this project's copy of the list of LUT memories; see _lut_memories.
 _ULTRASCALE_PLUS_SCRIPT = """\
+setattr -set keep 1 w:*partial_*
+rename -hide w:*\\[*
 synth_xilinx -top {top} -family xcup -flatten -noiopad -noclkbuf -run begin:map_memory
 memory_libmap -logic-cost-rom 0.015625 -lib lutrams.txt -lib +/xilinx/brams_xc4v.txt \
 -D HAS_SIZE_36 -D HAS_MIXWIDTH_SDP -D HAS_ADDRCE
@@ -36,6 +42,9 @@ techmap -map +/xilinx/lutrams_xc5v_map.v
 techmap -map +/xilinx/brams_xcu_map.v
 synth_xilinx -top {top} -family xcup -flatten -noiopad -noclkbuf -run map_ffram:
 """
+# Macros that choose this family's blocks by name: yosys 0.70 puts no register, pre-adder or sum
+# into a DSP48E2 of its own accord (xilinx_dsp knows DSP48E1 only).
+_MACROS = {"ultrascale+": ("VITRUVIUS_DSP48E2",), "ecp5": ()}
 _SCRIPT = {"ultrascale+": _ULTRASCALE_PLUS_SCRIPT, "ecp5": "synth_ecp5 -top {top}\n"}
 
 
@@ -181,7 +190,8 @@ def _write_inputs(verilog: str | Path, top: str, target: Device, workdir: Path) 
         if target.family == "ultrascale+":
             (workdir / "lutrams.txt").write_text(_lut_memories(), encoding="utf-8")
         steps = _SCRIPT[target.family].format(top=top)
-        script = f"read_verilog design.v\n{steps}tee -q -o stat.json stat -json\n"
+        macros = "".join(f"-D{name} " for name in _MACROS[target.family])
+        script = f"read_verilog {macros}design.v\n{steps}tee -q -o stat.json stat -json\n"
         (workdir / "synth.ys").write_text(script, encoding="utf-8")
     except (OSError, UnicodeDecodeError, ModuleNotFoundError) as error:
         raise VitruviusError(f"synthesis in {workdir} cannot start: {error}") from error

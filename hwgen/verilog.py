@@ -6,6 +6,7 @@ from amaranth.back import verilog
 from amaranth.lib import wiring
 
 from .ram import RAM_MODULE, RAM_VERILOG
+from .units.packed_product import PRODUCT_MODULE, PRODUCT_VERILOG
 
 __all__ = ["to_verilog"]
 
@@ -17,4 +18,5 @@ def to_verilog(component: wiring.Component, name: str) -> str:
     and ``rst``. Source locations are left out: they would name this machine's folders.
     """
     text = str(verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True))
-    return text + RAM_VERILOG if f"{RAM_MODULE} #(" in text else text
+    modules = {RAM_MODULE: RAM_VERILOG, PRODUCT_MODULE: PRODUCT_VERILOG}
+    return text + "".join(body for name, body in modules.items() if f"{name} #(" in text)

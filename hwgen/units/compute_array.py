@@ -4,9 +4,13 @@ by row.
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal, signed
+from collections.abc import Sequence
+
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+
+from .packed_product import SUMMED, PackedDot
 
 __all__ = ["LATENCY", "ComputeArray", "cycles"]
 
@@ -38,6 +42,9 @@ class ComputeArray(wiring.Component):
     Parameters
     ----------
     rows, cols, depth : the array's extents, each at least 1.
+    packing : two rows share a multiplier of 27 x 18 bits (see `packed_product`): the same results
+        in the same cycles from half the multipliers, where the device's are wide enough. Up to four
+        products are summed inside the DSPs, the rest of ``depth`` in the stage that accumulates.
 
     Members
     -------
@@ -47,11 +54,12 @@ class ComputeArray(wiring.Component):
     drain_valid, drain_row, drain : Out, one row of ``cols`` 32-bit sums
     """
 
-    def __init__(self, *, rows: int, cols: int, depth: int) -> None:
+    def __init__(self, *, rows: int, cols: int, depth: int, packing: bool = False) -> None:
         for name, extent in (("rows", rows), ("cols", cols), ("depth", depth)):
             if extent < 1:
                 raise ValueError(f"{name}: expected at least 1, got {extent}")
         self.rows, self.cols, self.depth = rows, cols, depth
+        self.packing = packing
         super().__init__(
             {
                 "a": In(data.ArrayLayout(data.ArrayLayout(signed(9), depth), rows)),
@@ -67,10 +75,6 @@ class ComputeArray(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        a = Signal.like(self.a)
-        b = Signal.like(self.b)
-        m.d.sync += [a.eq(self.a), b.eq(self.b)]
-
         valid, first, last = self.valid, self.first, self.last
         for stage in ("operand", "product", "sum"):
             flags = [Signal(name=f"{stage}_{name}") for name in ("valid", "first", "last")]
@@ -88,21 +92,14 @@ class ComputeArray(wiring.Component):
         remaining = Signal(range(self.rows + 1))
         capture = Signal()
         m.d.comb += capture.eq(valid & last)
+        totals = self._packed_totals(m) if self.packing else self._totals(m)
         for row in range(self.rows):
             for col in range(self.cols):
-                products = []
-                for lane in range(self.depth):
-                    product = Signal(signed(17), name=f"product_{row}_{col}_{lane}")
-                    m.d.sync += product.eq(a[row][lane] * b[col][lane])
-                    products.append(product)
-                total = Signal(signed(17 + (self.depth - 1).bit_length()), name=f"sum_{row}_{col}")
-                m.d.sync += total.eq(_tree(products))
+                total = totals[row, col]
                 accumulator = Signal(signed(32), name=f"acc_{row}_{col}")
                 following = Signal(signed(32), name=f"next_{row}_{col}")
-                with m.If(first):
-                    m.d.comb += following.eq(total)
-                with m.Else():
-                    m.d.comb += following.eq(accumulator + total)
+                # One adder whose other operand is masked: a LUT per bit does both.
+                m.d.comb += following.eq(Mux(first, 0, accumulator) + total)
                 with m.If(valid):
                     m.d.sync += accumulator.eq(following)
                 with m.If(capture):
@@ -121,13 +118,59 @@ class ComputeArray(wiring.Component):
         m.d.comb += [self.drain[col].eq(drain[0][col]) for col in range(self.cols)]
         return m
 
+    def _totals(self, m: Module) -> dict[tuple[int, int], Value]:
+        """Sums over depth by (row, col), three cycles after the operands: a multiplier each."""
+        a, b = Signal.like(self.a), Signal.like(self.b)
+        m.d.sync += [a.eq(self.a), b.eq(self.b)]
+        totals: dict[tuple[int, int], Value] = {}
+        for row in range(self.rows):
+            for col in range(self.cols):
+                products = []
+                for lane in range(self.depth):
+                    product = Signal(signed(17), name=f"product_{row}_{col}_{lane}")
+                    m.d.sync += product.eq(a[row][lane] * b[col][lane])
+                    products.append(product)
+                total = Signal(signed(17 + (self.depth - 1).bit_length()), name=f"sum_{row}_{col}")
+                m.d.sync += total.eq(_summed(m, products, name=f"partial_{row}_{col}"))
+                totals[row, col] = total
+        return totals
 
-def _tree(terms: list[Signal]) -> object:
-    """Balanced sum, so that the adder depth is log2 of the number of terms."""
-    level: list[object] = list(terms)
-    while len(level) > 1:
-        level = [
-            level[index] + level[index + 1] if index + 1 < len(level) else level[index]  # type: ignore[operator]
-            for index in range(0, len(level), 2)
-        ]
-    return level[0]
+    def _packed_totals(self, m: Module) -> dict[tuple[int, int], Value]:
+        """The same from multipliers that two rows share; an odd last row has zeros beside it."""
+        totals: dict[tuple[int, int], Value] = {}
+        for low in range(0, self.rows, 2):
+            high = low + 1
+            for col in range(self.cols):
+                lows, highs = [], []
+                for begin in range(0, self.depth, SUMMED):
+                    lanes = range(begin, min(begin + SUMMED, self.depth))
+                    dot = PackedDot(lanes=len(lanes))
+                    m.submodules[f"dot_{low}_{col}_{begin}"] = dot
+                    for index, lane in enumerate(lanes):
+                        m.d.comb += [
+                            dot.low[index].eq(self.a[low][lane]),
+                            dot.high[index].eq(self.a[high][lane] if high < self.rows else 0),
+                            dot.right[index].eq(self.b[col][lane]),
+                        ]
+                    lows.append(dot.low_sum)
+                    highs.append(dot.high_sum)
+                totals[low, col] = _summed(m, lows, name=f"partial_{low}_{col}")
+                if high < self.rows:
+                    totals[high, col] = _summed(m, highs, name=f"partial_{high}_{col}")
+        return totals
+
+
+def _summed(m: Module, terms: Sequence[Value], *, name: str) -> Value:
+    """Balanced sum of at least one term: depth log2 of their number, every node a signal.
+
+    Synthesis finds the nodes by name and keeps them apart (see `fpga_targets.synthesis`).
+    """
+    if len(terms) == 1:
+        return terms[0]
+    middle = (len(terms) + 1) // 2
+    total = _summed(m, terms[:middle], name=f"{name}_l") + _summed(
+        m, terms[middle:], name=f"{name}_r"
+    )
+    node = Signal(total.shape(), name=name)
+    m.d.comb += node.eq(total)
+    return node

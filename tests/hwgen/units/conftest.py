@@ -27,8 +27,8 @@ def rng():
     return random.Random(seed)
 
 
-def simulate(component, test, stimulus, folder):
-    build = build_cocotb(to_verilog(component, "unit"), "unit")
+def simulate(component, test, stimulus, folder, before=""):
+    build = build_cocotb(before + to_verilog(component, "unit"), "unit")
     (folder / "stimulus.json").write_text(json.dumps(stimulus))
     run_cocotb(
         build,
@@ -49,17 +49,17 @@ def play(tmp_path):
     """``play(component, inputs, outputs, extra)``: what comes out in every cycle.
 
     ``inputs``: {port: values, one a cycle}, ``outputs``: {port: bits}, negative for signed; the run
-    is ``extra`` cycles longer than the inputs.
+    is ``extra`` cycles longer than the inputs. ``before``: Verilog in front of the component's.
     """
 
-    def run(component, inputs, outputs, *, extra):
+    def run(component, inputs, outputs, *, extra, before=""):
         length = max(len(values) for values in inputs.values())
         masked = {
             name: [value & _mask(component, name) for value in values]
             for name, values in inputs.items()
         }
         stimulus = {"inputs": masked, "outputs": list(outputs), "cycles": length + extra}
-        record = simulate(component, "cycles", stimulus, tmp_path)
+        record = simulate(component, "cycles", stimulus, tmp_path, before)
         return {
             name: [signed(value, bits) for value in record[name]] for name, bits in outputs.items()
         }

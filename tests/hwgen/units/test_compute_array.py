@@ -55,9 +55,10 @@ class Products:
 
 
 @pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize("packing", [False, True])
 @pytest.mark.parametrize(("rows", "cols", "depth"), [(1, 1, 1), (3, 5, 7), (4, 2, 8)])
-def test_products_drain_in_the_stated_cycles(play, rng, rows, cols, depth, gaps):
-    unit = ComputeArray(rows=rows, cols=cols, depth=depth)
+def test_products_drain_in_the_stated_cycles(play, rng, rows, cols, depth, packing, gaps):
+    unit = ComputeArray(rows=rows, cols=cols, depth=depth, packing=packing)
     products = Products(rng, rows=rows, cols=cols, depth=depth, gaps=gaps)
     products.inputs["valid"].append(0)
     record = play(
