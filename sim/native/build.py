@@ -24,7 +24,7 @@ PORT_BITS = (64, 128, 256, 512)
 _HARNESS = "harness.cpp"
 _ARGUMENTS = (
     "--cc", "--exe", "--prefix", "Vtop", "--timescale", "1ns/1ps", "--no-timing", "-Wno-fatal",
-    "-Wno-lint", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert",
+    "-Wno-lint", "-O3", "--x-assign", "fast", "--x-initial", "unique", "--noassert",
     "-CFLAGS", "-O2 -march=native",
 )  # fmt: skip
 _TRACE_ARGUMENTS = (

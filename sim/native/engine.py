@@ -107,7 +107,8 @@ class NativeRun:
 
         memory: what lies in memory at the start, (address, contents). model: the memory's timing;
         None is latency 1, no gap. jitter: a seed for random waits on every channel on top of the
-        model, for runs in which only values are compared. waves: where to leave an FST file, also
+        model, and for what on-chip memories hold before they are written, which is zeros otherwise;
+        for runs in which only values are compared. waves: where to leave an FST file, also
         of a run that fails; the build must have been made with ``trace``. stop: once set, the run
         is ended.
 
@@ -134,13 +135,14 @@ class NativeRun:
             lines = [
                 *(line.replace(" load", f" {_START}load") for line in start.lines),
                 f"memory {timing.latency} {timing.gap} {timing.outstanding}",
-                *([] if jitter is None else [f"jitter {jitter}"]),
                 f"reset {_RESET_CYCLES}",
                 *script.lines,
             ]
             (folder / "script.txt").write_text("\n".join(lines) + "\n")
             try:
-                code = self._follow(folder, waves is not None, progress, stop)
+                options = [] if jitter is None else ["--jitter", str(jitter)]
+                options += [] if waves is None else ["--waves", _WAVES]
+                code = self._follow(folder, options, progress, stop)
             finally:
                 if waves is not None:
                     _keep(folder / _WAVES, waves)
@@ -149,12 +151,12 @@ class NativeRun:
     def _follow(
         self,
         folder: Path,
-        traced: bool,
+        options: list[str],
         progress: Callable[[NativeProgress], None] | None,
         stop: Event | None,
     ) -> int:
         """Runs the program in ``folder`` to its end, and gives its exit code."""
-        command = [str(self.build.executable), *([_WAVES] if traced else [])]
+        command = [str(self.build.executable), *options]
         with (folder / _LOG).open("w") as log:
             # A session of its own: an interrupt from the keyboard reaches Python only.
             process = subprocess.Popen(

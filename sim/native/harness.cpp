@@ -1,9 +1,9 @@
 // Runs a script on a Verilated accelerator: clock, memory, host and checks, without Python.
 //
-// Called in a folder of its own with the waves file (or nothing) as argument. Reads script.txt;
-// leaves NAME.bin for every step that takes bytes, and outcome.json; keeps progress.json up to
-// date. Ends when its parent is gone. The steps are those of script.py, one a line, with two more:
-// `memory LATENCY GAP OUTSTANDING` and `jitter SEED`.
+// Called in a folder of its own, with `--jitter SEED` and `--waves FILE` or without. Reads
+// script.txt; leaves NAME.bin for every step that takes bytes, and outcome.json; keeps
+// progress.json up to date. Ends when its parent is gone. The steps are those of script.py, one a
+// line, and `memory LATENCY GAP OUTSTANDING`.
 
 #include <unistd.h>
 
@@ -13,6 +13,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <vector>
 
@@ -56,7 +57,15 @@ void replace_file(const char* name, const std::string& text) {
 // The accelerator, its clock, and what hangs on its ports.
 class Bench {
     VerilatedContext context_;
-    Vtop top_{&context_};
+    std::unique_ptr<Vtop> model_;
+    Vtop& top_;
+
+    // On-chip memories start with zeros; with a seed, with anything.
+    Vtop* make(std::optional<uint64_t> seed) {
+        context_.randReset(seed ? 2 : 0);
+        if (seed) context_.randSeed(static_cast<int>(*seed % INT32_MAX) + 1);
+        return new Vtop{&context_};
+    }
 
   public:
     SparseMemory contents;
@@ -66,7 +75,12 @@ class Bench {
     uint32_t status = 0;  // the last STATUS that a wait saw
     bool status_known = false;
 
-    Bench() { started_s_ = looked_s_ = wall_s(); }
+    explicit Bench(std::optional<uint64_t> seed) : model_(make(seed)), top_(*model_) {
+        started_s_ = looked_s_ = wall_s();
+        if (!seed) return;
+        memory.jitter(*seed);
+        host.jitter.seed(~*seed);
+    }
 
 #if VM_TRACE_FST
     void trace(const std::string& file) {
@@ -278,13 +292,12 @@ class Runner {
     }
 
     void read_debug(Step& step) {
-        const uint32_t select = step.number(), data = step.number(), pause = step.number();
+        const uint32_t select = step.number(), data = step.number();
         const uint32_t first = step.number(), count = step.number(), slices = step.number();
         const std::string name = step.word();
         std::ofstream file(name + ".bin", std::ios::binary);
         for (uint32_t word = first; word < first + count; ++word) {
             bench_.write(select, word);
-            bench_.read(pause);  // a memory takes longer than a register
             for (uint32_t slice = 0; slice < slices; ++slice) {
                 const uint32_t value = bench_.read(data + 4 * slice);
                 for (int shift = 0; shift < 32; shift += 8) file.put(char(value >> shift));
@@ -331,12 +344,6 @@ class Runner {
              timing.gap = step.number();
              timing.outstanding = step.number();
          }},
-        {"jitter",
-         [this](Step& step) {
-             const uint64_t seed = step.number();
-             bench_.memory.jitter(seed);
-             bench_.host.jitter.seed(~seed);
-         }},
         {"reset", [this](Step& step) { bench_.reset(step.number()); }},
         {"write",
          [this](Step& step) {
@@ -373,17 +380,20 @@ std::string error_text(const Failure& failure, uint64_t cycle) {
 }  // namespace
 
 int main(int count, char** arguments) {
-    const auto bench = std::make_unique<Bench>();
+    std::optional<uint64_t> seed;
+    std::string waves;
+    for (int index = 1; index + 1 < count; index += 2) {
+        const std::string option = arguments[index];
+        if (option == "--jitter") seed = std::stoull(arguments[index + 1]);
+        if (option == "--waves") waves = arguments[index + 1];
+    }
+    const auto bench = std::make_unique<Bench>(seed);
     std::string error = "null";
     Runner runner(*bench);
     try {
-        if (count > 1) {
 #if VM_TRACE_FST
-            bench->trace(arguments[1]);
-#else
-            throw Failure{"script", "", std::string("no waves in this build: ") + arguments[1]};
+        if (!waves.empty()) bench->trace(waves);
 #endif
-        }
         std::ifstream script("script.txt");
         runner.run(script);
     } catch (const Failure& failure) {

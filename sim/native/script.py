@@ -6,15 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import VitruviusError
+from ...hwgen.axi.register_map import ADDRESS_BITS, DEBUG_DATA_AT, register
 
-__all__ = ["DEBUG_ADDRESS", "DEBUG_DATA", "STATUS", "Script"]
+__all__ = ["Script"]
 
-STATUS = 0x004
-DEBUG_ADDRESS = 0x050
-DEBUG_DATA = 0x400
-"""Byte addresses of the registers that the harness itself uses."""
-
-_REGISTER_SPACE = 1 << 16
+_REGISTER_SPACE = 1 << ADDRESS_BITS
 
 
 @dataclass
@@ -22,7 +18,7 @@ class Script:
     """Steps of the host, in order; every method adds one and returns the script.
 
     A step with a ``name`` leaves a value or bytes in the outcome under that name, which must be
-    new. Register addresses are byte addresses.
+    new. Register addresses are byte addresses, as `hwgen.axi.register_map` has them.
 
     >>> print(Script().write(0x000, 1).wait_done(10_000).read(0x100, "cycles").text)
     write 0x0 0x1
@@ -65,7 +61,7 @@ class Script:
         """
         cycles = _positive("wait_done: max_cycles", max_cycles)
         every = _positive("wait_done: poll", poll)
-        return self._add("wait_done", hex(STATUS), cycles, every, self._new(name))
+        return self._add("wait_done", hex(register("STATUS")), cycles, every, self._new(name))
 
     def wait_interrupt(self, max_cycles: int) -> Script:
         """Waits until ``interrupt`` is high; the run fails after ``max_cycles``."""
@@ -88,7 +84,7 @@ class Script:
         if not 1 <= slices <= 256:
             raise VitruviusError(f"read_debug: expected 1 to 256 slices, got {slices}")
         first = memory << 24 | word
-        registers = (hex(DEBUG_ADDRESS), hex(DEBUG_DATA), hex(STATUS))
+        registers = (hex(register("DEBUG_ADDRESS")), hex(DEBUG_DATA_AT))
         return self._add("read_debug", *registers, hex(first), count, slices, self._new(name))
 
     def load(self, address: int, data: bytes | Path) -> Script:

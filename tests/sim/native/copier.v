@@ -206,6 +206,7 @@ module vitruvius (
         16'h104: r_data <= first_beat;
         16'h108: r_data <= last_beat;
         16'h10C: r_data <= last_response;
+        16'h110: r_data <= buffer[8191][31:0];
         default: r_data <= control_araddr[15:10] == 1 ? debug_word + control_araddr[9:2] : 0;
       endcase
     end

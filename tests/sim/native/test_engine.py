@@ -17,10 +17,10 @@ import pytest
 from vitruvius.errors import VitruviusError
 from vitruvius.hwgen.axi.memory_model import MemoryModel
 from vitruvius.sim.native.engine import NativeError, NativeRun
-from vitruvius.sim.native.script import DEBUG_ADDRESS, STATUS, Script
+from vitruvius.sim.native.script import Script
 
 SOURCE, TARGET = 0x7FFF_F000, 0x9000_0000
-STROBE, ENABLE, INTERRUPT = 0x034, 0x03C, 0x038
+STATUS, STROBE, ENABLE, INTERRUPT, LAST_OF_BUFFER = 0x004, 0x034, 0x03C, 0x038, 0x110
 FOREVER = Script().sleep(10**12)
 
 
@@ -57,6 +57,15 @@ def test_the_same_seed_gives_the_same_cycles(copier):
     script = copy(8, 16).wait_done(100_000)
     cycles = [copier().run(script, jitter=seed).cycles for seed in (1, 1, 2)]
     assert cycles[0] == cycles[1] != cycles[2]
+
+
+def test_on_chip_memory_holds_zeros_or_anything_of_the_seed(copier):
+    """A design that reads what it never wrote must not be right by chance."""
+    script = Script().read(LAST_OF_BUFFER, "word")
+    words = [copier().run(script, jitter=seed).values["word"] for seed in (None, 1, 1, 2)]
+    assert words[0] == 0
+    assert words[1] == words[2] != words[3]
+    assert 0 not in words[1:]
 
 
 def test_strobes_choose_the_bytes(copier):
@@ -285,8 +294,8 @@ def test_waves_are_kept_also_of_a_run_that_fails(copier, tmp_path, good):
     if good:
         copier(64, trace=True).run(script, waves=waves)
     else:
-        with pytest.raises(NativeError, match="expected 0x00000001"):
-            copier(64, trace=True).run(script.expect(DEBUG_ADDRESS, 1), waves=waves)
+        with pytest.raises(NativeError, match="expected 0x00000000"):
+            copier(64, trace=True).run(script.expect(INTERRUPT, 0), waves=waves)
     content = waves.read_bytes()
     assert content[0] == 0  # the header block of an FST file that was closed
     assert len(content) > 500

@@ -21,7 +21,7 @@ def test_steps_in_order():
         "wait_done 0x4 500 8 first",
         "wait_interrupt 9",
         "sleep 1",
-        "read_debug 0x50 0x400 0x4 0x1000010 2 3 words",
+        "read_debug 0x50 0x400 0x1000010 2 3 words",
         "load 0x1000 load0.bin",
         "dump 0x2000 4 out",
         "fail_reads 0x1",
