@@ -13,7 +13,8 @@ What connects to the core; flow and cycles are in each class's docstring. Strobe
     images 64, image_pitch 32, count 32, products 24 (I, zero from the cycle after start).
     Out: memory (`ReadSignature`); write_enable (bit t: target t), write_address, write_data;
     fetches 24 (W: fetches of images, boot's are not counted; zero from the cycle after start);
-    booted (rises when the last word of boot can be read), busy, quiet (nothing is outstanding);
+    booted (rises when the last word of boot can be read), busy (falls by an error too), quiet
+    (nothing is outstanding);
     error 4, error_address 64 (both stay until soft reset), program_digest 32; for the watchdog
     outstanding, beat, waiting_address; counters read_beats, product_waits, memory_waits, 32 each.
     The last beat of a fetch arrives in cycle r: its word is written at the end of cycle r + 1, and
@@ -23,13 +24,14 @@ What connects to the core; flow and cycles are in each class's docstring. Strobe
     which W shows it, ``loop``.
 
 `store.ResultStore(port_bits, cols, rows, outstanding=4)`
-    In: start, soft_reset, index 32, row (first row), results_address 64, pitch 32,
-    count 24 (codes), row_data (cols x 16 bits, one cycle after its address, held while row_enable
-    is low).
+    In: start, soft_reset; with start: first (the run's first image), row (first row),
+    results_address 64, pitch 32, count 24 (codes); row_data (cols x 16 bits, one cycle after its
+    address, held while row_enable is low).
     Out: memory (`WriteSignature`); row_address, row_enable; busy, done (strobe: memory has answered
     all bursts), taken (strobe: the last row has been read), quiet, error 4, error_address 64,
-    outstanding, beat, waiting_address, written_beats 32. ``start`` only while not busy.
-`store.StoreTimeline(memory, port_bits, cols)`: ``store(start, address, results)`` -> cycle of done.
+    outstanding, beat, waiting_address, written_beats 32. A start while busy is ignored.
+`store.StoreTimeline(memory, port_bits, cols, outstanding)`
+    ``store(start, address, results)`` -> cycle of done.
 
 `control.ControlPort(counters, machine_digest)`
     Slave of `LiteSignature`, ``interrupt``; see its docstring for the core's side.
