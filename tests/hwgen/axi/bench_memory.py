@@ -102,3 +102,71 @@ class ReadMemory:
             assert address // 4096 == (address + beats * self.bytes - 1) // 4096, "4 KB"
             self.pending.append([cycle, address, beats, 0, len(self.accepted)])
             self.accepted.append((cycle, address, beats))
+
+
+class WriteMemory:
+    """Drives AW, W and B of ``dut``; call ``step`` once in each cycle."""
+
+    def __init__(self, dut, rules, contents, *, bad_bursts=()):
+        self.latency, self.gap, self.outstanding = rules
+        self.dut, self.contents = dut, contents
+        self.bytes = len(dut.memory__wdata) // 8
+        self.bad_bursts = set(bad_bursts)
+        self.pending = deque()  # [address, beats, beats received, cycle of the last one, index]
+        self.last_beat = -(1 << 60)
+        self.accepted = []  # (cycle, address, beats)
+        self.strobed = 0
+        self.hung = False
+        self.waiting = {"aw": None, "w": None}
+
+    def _put(self, name, value):
+        getattr(self.dut, f"memory__{name}").value = value
+
+    def _offer(self, channel, names, ready):
+        """What the channel offers, checked to stay until it is taken."""
+        dut = self.dut
+        self._put(f"{channel}ready", int(ready))
+        offered = None
+        if int(getattr(dut, f"memory__{channel}valid").value):
+            offered = tuple(int(getattr(dut, f"memory__{name}").value) for name in names)
+        waiting = self.waiting[channel]
+        assert waiting is None or offered == waiting, f"{channel} changed while it waited"
+        self.waiting[channel] = offered if offered and not ready else None
+        return offered if ready else None
+
+    def step(self, cycle):
+        ready = len(self.pending) < self.outstanding and not self.hung
+        address = self._offer("aw", ("awaddr", "awlen"), ready)
+        ready = cycle > self.last_beat + self.gap and not self.hung
+        beat = self._offer("w", ("wdata", "wstrb", "wlast"), ready)
+        answered = (
+            bool(self.pending)
+            and not self.hung
+            and self.pending[0][2] == self.pending[0][1]
+            and cycle >= self.pending[0][3] + self.latency
+        )
+        self._put("bvalid", int(answered))
+        if beat:
+            word, strobes, last = beat
+            burst = next(burst for burst in self.pending if burst[2] < burst[1])
+            self._write(burst[0] + burst[2] * self.bytes, word, strobes)
+            burst[2] += 1
+            burst[3] = self.last_beat = cycle
+            assert last == (burst[2] == burst[1])
+        if answered:
+            assert int(self.dut.memory__bready.value) == 1
+            self._put("bresp", 3 if self.pending[0][4] in self.bad_bursts else 0)
+            self.pending.popleft()
+        if address:
+            where, beats = address[0], address[1] + 1
+            assert where % self.bytes == 0
+            assert where // 4096 == (where + beats * self.bytes - 1) // 4096, "4 KB"
+            self.pending.append([where, beats, 0, 0, len(self.accepted)])
+            self.accepted.append((cycle, where, beats))
+
+    def _write(self, address, word, strobes):
+        data, offset = self.contents.locate(address, self.bytes)
+        for lane in range(self.bytes):
+            if strobes >> lane & 1:
+                self.strobed += 1
+                data[offset + lane] = word >> 8 * lane & 255
