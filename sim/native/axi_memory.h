@@ -16,23 +16,12 @@
 #include "Vtop.h"
 #include "failure.h"
 #include "jitter.h"
+#include "memory_settings.h"
 #include "sparse_memory.h"
 
 constexpr size_t BEAT_BYTES = PORT_BITS / 8;
 constexpr unsigned BEAT_SIZE = __builtin_ctz(BEAT_BYTES);
-constexpr unsigned INCR = 1, OKAY = 0, SLVERR = 2;
-
-struct Timing {
-    uint64_t latency = 1, gap = 0, outstanding = 4;
-};
-
-struct Faults {
-    std::optional<uint64_t> read, write, silent_from;
-};
-
-struct Traffic {
-    uint64_t read_bursts = 0, read_beats = 0, write_bursts = 0, write_beats = 0;
-};
+constexpr unsigned INCR = 1, SLVERR = 2;
 
 // A port's value as bytes, lowest first: Verilator keeps it little-endian, whatever its width.
 using Beat = std::array<uint8_t, BEAT_BYTES>;
@@ -149,6 +138,11 @@ class AxiMemory {
         drive_write(cycle);
     }
 
+    // Whether the accelerator offers anything, which it must not in reset.
+    bool offered() const {
+        return top_.memory_arvalid || top_.memory_awvalid || top_.memory_wvalid;
+    }
+
     // Looks at the outputs of a cycle, just before its rising edge.
     void sample(uint64_t cycle) {
         sample_read(cycle);
@@ -165,8 +159,8 @@ class AxiMemory {
 
     struct Write {
         uint64_t address, beats, ready_at = 0;
-        std::vector<Beat> data;
-        std::vector<uint64_t> strobes;
+        std::vector<Beat> data = {};
+        std::vector<uint64_t> strobes = {};
     };
 
     struct Data {

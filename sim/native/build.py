@@ -60,7 +60,8 @@ INPUTS = frozenset(
 class NativeBuild:
     """A compiled accelerator with its harness: where it is, and the seconds it took to make.
 
-    ``port_bits``: width of the memory port; ``cached``: found ready; ``trace``: can write waves.
+    ``port_bits``: width of the memory port, 0 if there is none; ``cached``: found ready;
+    ``trace``: can write waves.
     """
 
     directory: Path
@@ -79,9 +80,9 @@ def build_native(
 ) -> NativeBuild:
     """Compiles Verilog text with the harness, or finds the build of the same text.
 
-    top: a module with exactly the ports `INPUTS` and `OUTPUTS`; the width of the memory port is
-    taken from the text. trace: able to write waves (FST), at some cost in speed. jobs: compilers
-    at a time; by default one per core.
+    top: a module with exactly the ports `INPUTS` and `OUTPUTS`, those of the memory port all or
+    none; its width is taken from the text. trace: able to write waves (FST), at some cost in
+    speed. jobs: compilers at a time; by default one per core.
 
     Raises
     ------
@@ -144,7 +145,7 @@ def _harness() -> dict[str, str]:
 
 
 def port_bits_of(verilog: str, top: str = "vitruvius") -> int:
-    """Width of the memory port of the module ``top`` in Verilog text.
+    """Width of the memory port of the module ``top`` in Verilog text; 0 if there is no such port.
 
     Raises VitruviusError if the module is not there, a port is missing or has another direction,
     there is one too many, or the width is not in `PORT_BITS`.
@@ -154,8 +155,10 @@ def port_bits_of(verilog: str, top: str = "vitruvius") -> int:
         raise VitruviusError(f"native build: expected a module '{top}' in the Verilog, found none")
     pattern = r"\b(input|output)\s+(?:wire\s+|reg\s+)?(?:\[(\d+):0\]\s*)?(\w+)"
     found = re.findall(pattern, module[0])
+    port = any(name.startswith("memory_") for _, _, name in found)
     problems = []
-    for direction, expected in (("input", INPUTS), ("output", OUTPUTS)):
+    for direction, known in (("input", INPUTS), ("output", OUTPUTS)):
+        expected = {name for name in known if port or not name.startswith("memory_")}
         ports = {name for way, _, name in found if way == direction}
         problems += [f"no {direction} {name}" for name in sorted(expected - ports)]
         problems += [f"an {direction} {name} too many" for name in sorted(ports - expected)]
@@ -164,6 +167,8 @@ def port_bits_of(verilog: str, top: str = "vitruvius") -> int:
             f"native build: expected the accelerator's ports on module '{top}', found "
             + ", ".join(problems)
         )
+    if not port:
+        return 0
     width = next(int(top_bit or 0) + 1 for _, top_bit, name in found if name == "memory_rdata")
     if width not in PORT_BITS:
         raise VitruviusError(

@@ -19,10 +19,14 @@
 
 #include "Vtop.h"
 #include "axi_host.h"
-#include "axi_memory.h"
 #include "failure.h"
 #include "sparse_memory.h"
 #include "verilated.h"
+#if PORT_BITS
+#include "axi_memory.h"
+#else
+#include "no_memory.h"
+#endif
 #if VM_TRACE_FST
 #include "verilated_fst_c.h"
 #endif
@@ -147,8 +151,7 @@ class Bench {
     }
 
     void check_quiet() const {
-        if (top_.memory_arvalid || top_.memory_awvalid || top_.memory_wvalid ||
-            top_.control_bvalid || top_.control_rvalid) {
+        if (memory.offered() || top_.control_bvalid || top_.control_rvalid) {
             broken("reset-valid", "a valid is high in reset");
         }
     }
@@ -306,11 +309,42 @@ class Runner {
         note(name, 4ull * slices * count);
     }
 
-    void load(Step& step) {
-        uint64_t address = step.number();
-        const std::string name = step.word();
+    static std::ifstream open(const std::string& name) {
         std::ifstream file(name, std::ios::binary);
         if (!file) throw Failure{"script", "", "the file " + name + " cannot be read"};
+        return file;
+    }
+
+    // Through a window of two registers: an address that advances, and 32 bits of memory.
+    void load_window(Step& step) {
+        const uint32_t select = step.number(), data = step.number();
+        bench_.write(select, step.number());
+        std::ifstream file = open(step.word());
+        for (char part[4] = {}; file.read(part, 4), file.gcount() > 0; std::memset(part, 0, 4)) {
+            uint32_t value = 0;
+            for (int lane = 0; lane < 4; ++lane) value |= uint32_t(uint8_t(part[lane])) << 8 * lane;
+            bench_.write(data, value);
+        }
+    }
+
+    void dump_window(Step& step) {
+        const uint32_t select = step.number(), data = step.number();
+        const uint64_t address = step.number(), length = step.number();
+        const std::string name = step.word();
+        std::ofstream file(name + ".bin", std::ios::binary);
+        bench_.write(select, address);
+        for (uint64_t at = 0; at < length; at += 4) {
+            const uint32_t value = bench_.read(data);
+            for (uint64_t lane = 0; lane < 4 && at + lane < length; ++lane) {
+                file.put(char(value >> 8 * lane));
+            }
+        }
+        note(name, length);
+    }
+
+    void load(Step& step) {
+        uint64_t address = step.number();
+        std::ifstream file = open(step.word());
         std::vector<char> part(COPY_BYTES);
         while (file.read(part.data(), part.size()), file.gcount() > 0) {
             bench_.contents.write(address, reinterpret_cast<const uint8_t*>(part.data()),
@@ -365,6 +399,8 @@ class Runner {
         {"read_debug", [this](Step& step) { read_debug(step); }},
         {"load", [this](Step& step) { load(step); }},
         {"dump", [this](Step& step) { dump(step); }},
+        {"load_window", [this](Step& step) { load_window(step); }},
+        {"dump_window", [this](Step& step) { dump_window(step); }},
         {"fail_reads", [this](Step& step) { bench_.memory.faults.read = step.number(); }},
         {"fail_writes", [this](Step& step) { bench_.memory.faults.write = step.number(); }},
         {"silence", [this](Step& step) { bench_.memory.faults.silent_from = step.number(); }},

@@ -89,14 +89,24 @@ class Script:
 
     def load(self, address: int, data: bytes | Path) -> Script:
         """Writes bytes, or a file's bytes, into the memory, as a host's own store would."""
-        file = f"load{len(self.blobs)}.bin"
-        self.blobs[file] = data
-        return self._add("load", _address(address), file)
+        return self._add("load", _address(address), self._blob(data))
 
     def dump(self, address: int, length: int, name: str) -> Script:
         """Copies bytes out of the memory; the outcome has them."""
         size = _positive("dump: length", length)
         return self._add("dump", _address(address), size, self._new(name))
+
+    def load_on_chip(self, address: int, data: bytes | Path) -> Script:
+        """Writes bytes into the accelerator's on-chip memory, through its window.
+
+        The address is a multiple of 4; a last word that is not full is filled up with zeros.
+        """
+        return self._add("load_window", *_window(address), self._blob(data))
+
+    def dump_on_chip(self, address: int, length: int, name: str) -> Script:
+        """Reads bytes of the on-chip memory, through its window; the outcome has them."""
+        size = _positive("dump_on_chip: length", length)
+        return self._add("dump_window", *_window(address), size, self._new(name))
 
     def fail_reads(self, address: int) -> Script:
         """From here on, the beat that covers ``address`` is answered with a read error."""
@@ -117,6 +127,11 @@ class Script:
     def _add(self, *words: str | int) -> Script:
         self.lines.append(" ".join(str(word) for word in words))
         return self
+
+    def _blob(self, data: bytes | Path) -> str:
+        file = f"load{len(self.blobs)}.bin"
+        self.blobs[file] = data
+        return file
 
     def _new(self, name: str) -> str:
         if not name.isidentifier():
@@ -140,6 +155,15 @@ def _register(address: int) -> str:
             f" got {address:#x}"
         )
     return hex(address)
+
+
+def _window(address: int) -> tuple[str, str, str]:
+    """The registers of the window, and where to begin."""
+    if not 0 <= address < 1 << 32 or address % 4:
+        raise VitruviusError(
+            f"script: expected an on-chip address of 32 bits, a multiple of 4, got {address:#x}"
+        )
+    return hex(register("MEMORY_ADDRESS")), hex(register("MEMORY_DATA")), hex(address)
 
 
 def _word(value: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from vitruvius.errors import VitruviusError
@@ -36,6 +38,12 @@ def test_the_harness_and_the_processor_are_part_of_the_key(copier, copier_verilo
 @pytest.mark.parametrize("port_bits", [64, 128, 256, 512])
 def test_the_port_width_is_read_from_the_text(copier_verilog, port_bits):
     assert port_bits_of(copier_verilog(port_bits)) == port_bits
+
+
+def test_an_accelerator_may_have_no_memory_port(copier_verilog):
+    lines = [line for line in copier_verilog(64).splitlines() if "put memory_" not in line]
+    ports = [line for line in lines if not re.match(r"  (in|out)put \[.*\] memory_", line)]
+    assert port_bits_of("\n".join(ports)) == 0
 
 
 @pytest.mark.parametrize(
