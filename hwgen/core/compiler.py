@@ -379,6 +379,7 @@ class _Compiler:
             self._need("tokens", tokens)
         else:
             row_tiles = 1
+            item = replace(item, results=features)
             self._need("results", tiles * machine.cols)
         column_base = len(self.columns)
         self.columns += self.packing.columns_of(operator, outputs)

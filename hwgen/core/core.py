@@ -100,13 +100,15 @@ class Core(wiring.Component):
 
     Members
     -------
+    clear : In, a pulse before a run: all counters begin at 0
     run, images : In; a pulse that starts a run of so many images
     write : In, a word for one of the memories of `Target` (``enable`` has one bit each)
     fetched : In, transfers from memory that are complete (counter)
     issued : Out, products issued (counter)
     results_ready : Out, a pulse: an image's results stand in the result memory
     hold : In, results are still being sent: they may not be overwritten
-    result_row, result_chunk : the result memory, one cycle from row to chunk
+    results : Out, how many there are
+    result_row, result_enable, result_chunk : the result memory, one cycle from row to chunk
     finished : Out, the last product of the run is issued
     paused, break_at, resume, product : as of the `ProductEngine`
     debug_memory, debug_word, debug_data : one word of a memory, valid while nothing runs
@@ -120,6 +122,7 @@ class Core(wiring.Component):
         super().__init__(
             {
                 "run": In(1),
+                "clear": In(1),
                 "images": In(16),
                 "write": In(
                     wiring.Signature(
@@ -134,7 +137,9 @@ class Core(wiring.Component):
                 "issued": Out(COUNTER_BITS),
                 "results_ready": Out(1),
                 "hold": In(1),
+                "results": Out(24),
                 "result_row": In(range(machine.result_words)),
+                "result_enable": In(1, init=1),
                 "result_chunk": Out(16 * machine.cols),
                 "finished": Out(1),
                 "paused": Out(1),
@@ -171,7 +176,10 @@ class Core(wiring.Component):
             weighed.eq(weighed + attention.row_complete),
             normalised.eq(normalised + norm.row_complete),
         ]
+        with m.If(self.clear):
+            m.d.sync += [drained.eq(0), weighed.eq(0), normalised.eq(0)]
         m.d.comb += [
+            product.clear.eq(self.clear),
             product.counts[Counter.DRAINED].eq(drained),
             product.counts[Counter.WEIGHED].eq(weighed),
             product.counts[Counter.NORMALISED].eq(normalised),
@@ -336,12 +344,15 @@ class Core(wiring.Component):
         for name in ("slot", "token", "tile", "count", "first", "last", "chunk"):
             m.d.comb += getattr(attention.write, name).eq(getattr(wide, name))
 
-        # Results.
+        # Results. The product that makes them says how many there are.
+        with m.If(product.load_first & (product.instruction.destination == Destination.RESULT)):
+            m.d.sync += self.results.eq(product.instruction.results)
         m.d.comb += [
             results.write_enable.eq(wide.valid & (wide.destination == Destination.RESULT)),
             results.write_address.eq(wide.row),
             results.write_data.eq(wide.chunk.as_value()),
             results.read_address.eq(self.result_row),
+            results.read_enable.eq(self.result_enable),
             self.result_chunk.eq(results.read_data),
         ]
 

@@ -109,6 +109,7 @@ PRODUCT_LAYOUT = data.StructLayout(
         "column_base": unsigned(24),
         "multiplier": unsigned(16),
         "shift": unsigned(6),
+        "results": unsigned(17),
     }
 )
 
@@ -153,7 +154,7 @@ class Product:
     plus the tile's offset; groups begin `group_stride` rows apart; token % banks selects the bank.
     column_base: first word of the column buffer.
     multiplier, shift: the scalar dyadic factor of SCORE and APPLY, and of GELU's second
-    requantizer.
+    requantizer. results: of a RESULT, how many there are in all.
     """
 
     opcode: Opcode = Opcode.STEP
@@ -187,6 +188,7 @@ class Product:
     column_base: int = 0
     multiplier: int = 0
     shift: int = 0
+    results: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The norm engine: follows the residual stream row by row and fills the buffer of normalised rows."""
+"""The norm engine: follows the residual stream and fills the buffer of normalised rows."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from .machine import Machine
 from .residual_stream import moments_layout
 from .runner import Runner
 
-__all__ = ["COLUMN_BITS", "NormEngine", "norm_column_layout"]
+__all__ = ["COLUMN_BITS", "LATE", "NormEngine", "norm_column_layout"]
 
 COLUMN_BITS = 48
+
+LATE = 1 + NormLane.LATENCY
+"""Cycles from the address of a chunk to the one in which it is written."""
 
 
 def norm_column_layout(cols: int) -> data.ArrayLayout:
@@ -201,7 +204,7 @@ class NormEngine(wiring.Component):
                 unit.affine_shift.eq(i.affine_shift),
             ]
             results.append(unit.result)
-        late = 1 + NormLane.LATENCY
+        late = LATE
         rows_inside = Signal(12)
         m.d.sync += rows_inside.eq(rows_inside + (offering & scale.i.ready) - self.row_complete)
         count = Signal(range(cols + 1))

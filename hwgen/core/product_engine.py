@@ -82,10 +82,11 @@ class ProductEngine(wiring.Component):
     """Issues the words of one product after another. All outputs but the counters describe the word
     issued in this cycle.
 
-    ``run`` runs the program for ``images`` images; ``finished`` rises when the last word of the
-    last image is issued. ``counts``: the counters, by `Counter`. ``drained`` (a pulse): a product
-    is complete in its destination. ``hold``: start no result product (the last results are still
-    being sent). ``break_at``: product of an image before which to wait for ``resume``, 0 never.
+    ``clear`` sets ``issued`` to 0; ``run`` runs the program for ``images`` images; ``finished``
+    rises when the last word of the last image is issued. ``counts``: the counters, by `Counter`.
+    ``drained`` (a pulse): a product is complete in its destination. ``hold``: start no result
+    product (the last results are still being sent). ``break_at``: product of an image before which
+    to wait for ``resume``, 0 never.
 
     Outputs: ``instruction`` of the issued word, ``contexts`` with both instructions in flight and
     ``context``, the number of the present one; addresses ``a_word``, ``b_word``; ``word`` (index in
@@ -105,6 +106,7 @@ class ProductEngine(wiring.Component):
         self.record_layout = slot_record(machine)
         super().__init__(
             {
+                "clear": In(1),
                 "run": In(1),
                 "images": In(16),
                 "finished": Out(1),
@@ -228,6 +230,8 @@ class ProductEngine(wiring.Component):
             m.d.sync += [self.product.eq(self.product + 1), resumed.eq(0)]
         with m.If(self.run):
             m.d.sync += resumed.eq(0)
+        with m.If(self.clear):
+            m.d.sync += self.issued.eq(0)
 
         # Position in the step: word index, then the rest of the step while the drain is busy.
         phase = Signal(range(max(machine.slot_words, rows, 2) + 1))

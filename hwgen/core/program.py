@@ -160,13 +160,16 @@ class Program:
         """The words of a memory that does not change from image to image."""
         if target is Target.WEIGHT:
             return [int.from_bytes(row.tobytes(), "little") for row in self.weights.numpy()]
-        return {
-            Target.PRODUCT_PROGRAM: self.product_words,
-            Target.NORM_PROGRAM: self.norm_words,
-            Target.COLUMN: lambda: list(self.columns),
-            Target.NORM_COLUMN: lambda: list(self.norm_columns),
-            Target.CONSTANT: lambda: list(self.constants),
-        }[target]()
+        if target is Target.PRODUCT_PROGRAM:
+            return self.product_words()
+        if target is Target.NORM_PROGRAM:
+            return self.norm_words()
+        columns = {
+            Target.COLUMN: self.columns,
+            Target.NORM_COLUMN: self.norm_columns,
+            Target.CONSTANT: self.constants,
+        }
+        return list(columns[target])
 
     @property
     def digest(self) -> str:

@@ -1,0 +1,166 @@
+"""Where a program, its parameters, images and results lie in external memory, and their bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..axi import descriptor as words
+from ..axi.descriptor import Descriptor, Header, Space, beats_per_word
+from .core import Target, target_widths
+from .counters import Counter, modular
+from .program import Fetch, Program
+
+__all__ = ["ParameterImage"]
+
+_BORDER = 4096
+
+
+class ParameterImage:
+    """The parameter image of a Program: header, fetch program, what boot loads, weights.
+
+    Everything is made of beats of the machine's port; a word of a memory takes whole beats, lowest
+    bits first, and each part begins at a multiple of 4096 bytes. Images and results are apart from
+    it.
+
+    Attributes
+    ----------
+    header : Header
+    boot_descriptors, descriptors : the fetch program before STOP, and that of an image
+    image_pitch, result_pitch : bytes from image to image and from results to results
+    result_beats : beats of an image's results
+    """
+
+    PARAMETERS = 0x1000_0000
+    """Where co-simulation puts the parameter image; a host is free to choose."""
+    IMAGES = 0x8000_0000
+    RESULTS = 0xC000_0000
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        machine = program.machine
+        self.beat_bytes = machine.port_bits // 8
+        self._widths = target_widths(machine)
+        self._word_beats = {
+            target: beats_per_word(width, machine.port_bits)
+            for target, width in self._widths.items()
+        }
+        position = _BORDER
+        count = len(program.boot) + len(program.fetches) + 2
+        descriptor_beats = beats_per_word(words.DESCRIPTOR_BITS, machine.port_bits)
+        self._program_offset = position // self.beat_bytes
+        position = _up(position + count * descriptor_beats * self.beat_bytes)
+        self._offsets: dict[tuple[Target, int], int] = {}
+        for fetch in (*program.boot, *program.fetches):
+            if fetch.target is not Target.IMAGE:
+                self._offsets[fetch.target, fetch.source] = position // self.beat_bytes
+                position = _up(position + self._bytes(fetch))
+        self.size = position
+        self.boot_descriptors = [self._descriptor(fetch) for fetch in program.boot]
+        self.descriptors = [self._descriptor(fetch) for fetch in program.fetches]
+        self.header = Header(
+            machine=int(machine.digest[:8], 16),
+            program=int(program.digest[:8], 16),
+            beats=count * descriptor_beats,
+            offset=self._program_offset,
+        )
+        image = next(fetch for fetch in program.fetches if fetch.target is Target.IMAGE)
+        self.image_pitch = _up(self._bytes(image))
+        self.result_beats = -(-2 * program.results // self.beat_bytes)
+        self.result_pitch = _up(2 * program.results)
+
+    def _bytes(self, fetch: Fetch) -> int:
+        return self._beats(fetch) * self.beat_bytes
+
+    def _beats(self, fetch: Fetch) -> int:
+        return fetch.words * self._word_beats[fetch.target]
+
+    def place(self, fetch: Fetch, image: int) -> tuple[int, int]:
+        """(byte address, beats) of a fetch for image number ``image`` of a run."""
+        if fetch.target is Target.IMAGE:
+            return self.IMAGES + image * self.image_pitch, self._beats(fetch)
+        offset = self._offsets[fetch.target, fetch.source]
+        return self.PARAMETERS + offset * self.beat_bytes, self._beats(fetch)
+
+    def _descriptor(self, fetch: Fetch) -> Descriptor:
+        of_image = fetch.target is Target.IMAGE
+        return Descriptor(
+            words.Opcode.FETCH,
+            target=int(fetch.target),
+            space=Space.IMAGE if of_image else Space.PARAMETERS,
+            wait=fetch.threshold is not None,
+            offset=0 if of_image else self._offsets[fetch.target, fetch.source],
+            beats=self._beats(fetch),
+            destination=fetch.destination,
+            threshold=modular(fetch.threshold or 0),
+        )
+
+    @property
+    def traffic(self) -> dict[str, int]:
+        """Bytes that one image moves: weights, image, results."""
+        fetches = self.program.fetches
+        image = sum(self._bytes(fetch) for fetch in fetches if fetch.target is Target.IMAGE)
+        return {
+            "weights": sum(self._bytes(fetch) for fetch in fetches) - image,
+            "image": image,
+            "results": self.result_beats * self.beat_bytes,
+        }
+
+    def to_bytes(self) -> bytes:
+        """The parameter image, to be put where PARAMETERS points."""
+        program = self.program
+        whole = np.zeros(self.size, dtype=np.uint8)
+
+        def put(position: int, data: bytes) -> None:
+            whole[position : position + len(data)] = np.frombuffer(data, dtype=np.uint8)
+
+        put(0, self.header.to_bytes())
+        loop = Descriptor(words.Opcode.LOOP, threshold=program.totals[Counter.ISSUED])
+        stop = Descriptor(words.Opcode.STOP)
+        listing = [*self.boot_descriptors, stop, *self.descriptors, loop]
+        put(
+            self._program_offset * self.beat_bytes,
+            self._packed((words.encode(item) for item in listing), words.DESCRIPTOR_BITS),
+        )
+        for fetch in (*program.boot, *program.fetches):
+            if fetch.target is Target.IMAGE:
+                continue
+            position = self._offsets[fetch.target, fetch.source] * self.beat_bytes
+            if fetch.target is Target.WEIGHT:
+                rows = program.weights[fetch.source : fetch.source + fetch.words]
+                put(position, self._padded(rows, Target.WEIGHT))
+            else:
+                part = program.words_of(fetch.target)[fetch.source : fetch.source + fetch.words]
+                put(position, self._packed(part, self._widths[fetch.target]))
+        return whole.tobytes()
+
+    def image_bytes(self, image: Tensor) -> bytes:
+        """One float image [C, H, W] as it must lie in memory."""
+        program = self.program
+        depth = program.machine.depth
+        codes = program.model.image_codes(image.unsqueeze(0))[0]
+        padded = torch.zeros(program.image_tokens, program.image_words * depth, dtype=torch.uint8)
+        padded[:, : program.image_features] = (codes & 255).to(torch.uint8)
+        return self._padded(padded.reshape(-1, depth), Target.IMAGE)
+
+    def results_of(self, data: bytes) -> list[int]:
+        """The codes of one image's results as they lie in memory."""
+        return np.frombuffer(data, dtype="<i2", count=self.program.results).tolist()
+
+    def _padded(self, rows: Tensor, target: Target) -> bytes:
+        """Rows of bytes, each filled up to whole beats."""
+        width = self._word_beats[target] * self.beat_bytes
+        whole = np.zeros((len(rows), width), dtype=np.uint8)
+        whole[:, : rows.shape[1]] = rows.numpy()
+        return whole.tobytes()
+
+    def _packed(self, values: Iterable[int] | Sequence[int], bits: int) -> bytes:
+        width = beats_per_word(bits, self.beat_bytes * 8) * self.beat_bytes
+        return b"".join(value.to_bytes(width, "little") for value in values)
+
+
+def _up(position: int) -> int:
+    return -(-position // _BORDER) * _BORDER
