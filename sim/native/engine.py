@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ __all__ = ["NativeError", "NativeOutcome", "NativeProgress", "NativeRun", "Traff
 _RESET_CYCLES = 4
 _POLL_S = 0.05
 _TAIL_LINES = 10
-_LOG, _WAVES, _START = "simulation.log", "waves.fst", "start_"
+_LOG, _WAVES = "simulation.log", "waves.fst"
 _MAX_JITTER_SEED = (1 << 64) - 6
 """Channels take the seeds that follow."""
 
@@ -125,15 +124,14 @@ class NativeRun:
             raise VitruviusError("waves: expected a build made with trace, got one without")
         with tempfile.TemporaryDirectory(prefix="vitruvius-native-") as scratch:
             folder = Path(scratch)
-            start = Script()
+            start = Script(blob_prefix="start")
             for address, contents in memory:
                 start.load(address, contents)
-            for prefix, part in ((_START, start), ("", script)):
-                for name, blob in part.blobs.items():
-                    _leave(folder / f"{prefix}{name}", blob)
+            for name, blob in {**start.blobs, **script.blobs}.items():
+                _leave(folder / name, blob)
             timing = model or MemoryModel(latency=1)
             lines = [
-                *(line.replace(" load", f" {_START}load") for line in start.lines),
+                *start.lines,
                 f"memory {timing.latency} {timing.gap} {timing.outstanding}",
                 f"reset {_RESET_CYCLES}",
                 *script.lines,
@@ -146,7 +144,7 @@ class NativeRun:
             finally:
                 if waves is not None:
                     _keep(folder / _WAVES, waves)
-            return _outcome(folder, script, code)
+            return _outcome(folder, code)
 
     def _follow(
         self,
@@ -163,17 +161,25 @@ class NativeRun:
                 command, cwd=folder, stdout=log, stderr=log, start_new_session=True
             )
         try:
-            while process.poll() is None:
+            while not _ended(process):
                 if stop is not None and stop.is_set():
                     raise NativeError("native run: stopped", kind="stopped")
                 if progress is not None and (state := _progress(folder)) is not None:
                     progress(state)
-                time.sleep(_POLL_S)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         return process.returncode
+
+
+def _ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the program has ended, after a short wait for it."""
+    try:
+        process.wait(timeout=_POLL_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _leave(file: Path, contents: bytes | Path) -> None:
@@ -203,7 +209,7 @@ def _progress(folder: Path) -> NativeProgress | None:
         return None
 
 
-def _outcome(folder: Path, script: Script, code: int) -> NativeOutcome:
+def _outcome(folder: Path, code: int) -> NativeOutcome:
     try:
         state: dict[str, Any] = json.loads((folder / "outcome.json").read_text())
     except FileNotFoundError:

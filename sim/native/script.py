@@ -31,7 +31,10 @@ class Script:
     lines: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     blobs: dict[str, bytes | Path] = field(default_factory=dict)
-    """File name -> contents, of the ``load`` steps."""
+    blob_prefix: str = "load"
+    """blobs: file name -> contents, of the ``load`` steps. The hyphen in a file's name keeps it
+    apart from the files of ``names``.
+    """
 
     @property
     def text(self) -> str:
@@ -129,7 +132,7 @@ class Script:
         return self
 
     def _blob(self, data: bytes | Path) -> str:
-        file = f"load{len(self.blobs)}.bin"
+        file = f"{self.blob_prefix}-{len(self.blobs)}.bin"
         self.blobs[file] = data
         return file
 

@@ -107,6 +107,17 @@ def test_memory_is_loaded_from_bytes_and_files_at_any_time(copier, tmp_path):
     assert outcome.data["again"] == b"lAter"
 
 
+def test_a_file_that_is_loaded_is_never_written(copier, tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"precious")
+    script = Script().load(0x5000, file)
+    for name in ("load0", "load_0", "start0", "script", "outcome", "progress"):
+        script.dump(0x6000, 8, name)
+    outcome = copier().run(script, memory=[(0x5000, file)])
+    assert file.read_bytes() == b"precious"
+    assert set(outcome.data.values()) == {bytes([0xA5] * 8)}
+
+
 def test_debug_words_come_slice_by_slice(copier):
     """The copier's debug word w, slice s is w * 0x9E3779B1 + s."""
     outcome = copier().run(Script().read_debug(2, 5, 3, 4, "words"))

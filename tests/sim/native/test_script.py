@@ -23,16 +23,16 @@ def test_steps_in_order():
         "wait_interrupt 9",
         "sleep 1",
         "read_debug 0x50 0x400 0x1000010 2 3 words",
-        "load 0x1000 load0.bin",
+        "load 0x1000 load-0.bin",
         "dump 0x2000 4 out",
-        "load_window 0x58 0x5c 0x8 load1.bin",
+        "load_window 0x58 0x5c 0x8 load-1.bin",
         "dump_window 0x58 0x5c 0xc 3 chip",
         "fail_reads 0x1",
         "fail_writes 0x2",
         "silence 0x3",
         "no_faults",
     ]
-    assert script.blobs == {"load0.bin": b"ab", "load1.bin": b"c"}
+    assert script.blobs == {"load-0.bin": b"ab", "load-1.bin": b"c"}
     assert script.names == {"cycles", "first", "words", "out", "chip"}
 
 
