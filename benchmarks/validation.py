@@ -3,6 +3,7 @@
     .venv/bin/python benchmarks/validation.py
 
 Runs test digits through the Verilog of every shipped machine and of one whose sizes divide nothing.
+`benchmarks/validation_systolic.py` writes the last section, also alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from vitruvius.benchmarks.validation_systolic import section
 from vitruvius.hwgen.compiler import compile_model
 from vitruvius.hwgen.machine import Machine, load_machine
 from vitruvius.models.quantize import quantize
@@ -81,6 +83,7 @@ def main() -> None:
     for kind in tables[0]:
         cells = [f"{table[kind][0]:,} / {table[kind][1]:,}" for table in tables]
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    lines += ["", *section()]
     PAGE.write_text("\n".join(lines) + "\n")
     exact = all(report.cycle_exact and not report.mismatches for _, _, report in reports)
     print(f"{PAGE}: {'all bits and cycles equal' if exact else 'NOT EQUAL'}")

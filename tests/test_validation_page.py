@@ -1,0 +1,20 @@
+"""docs/validation.md says what its generator says now."""
+
+from __future__ import annotations
+
+from vitruvius.benchmarks.validation_systolic import HEADING, PAGE, replaced, section
+
+
+def test_the_systolic_section_is_up_to_date():
+    """Fails when a formula, its data or the recorded speed changed and the page did not."""
+    page = PAGE.read_text(encoding="utf-8")
+    assert HEADING in page
+    assert replaced(page, section()) == page
+
+
+def test_only_the_section_is_replaced():
+    page = f"# Page\n\n## Before\n\na\n\n{HEADING}\n\nold\n\n### Part\n\nold\n\n## After\n\nb\n"
+    assert replaced(page, [HEADING, "", "new"]) == (
+        f"# Page\n\n## Before\n\na\n\n{HEADING}\n\nnew\n\n## After\n\nb\n"
+    )
+    assert replaced("# Page\n", [HEADING, "", "new"]) == f"# Page\n\n{HEADING}\n\nnew\n"
