@@ -59,27 +59,32 @@ async def watchdog(dut):
     """A memory that never answers: when the watchdog expires, and with which address."""
     todo = stimulus()
     edge = await start(dut)
-    dut.watchdog_limit.value = todo["limit"]
     dut.parameters.value = todo["parameters"]
     dut.store_address.value = todo["store_address"]
-    dut.store_count.value = todo["store_count"]
     dut.store_first.value = 1
-    dut.memory_arready.value = todo["arready"]
-    dut.memory_awready.value = todo["awready"]
-    dut.start.value = 1
-    await edge
-    dut.start.value = 0
-    waited = None
-    found = None
-    for cycle in range(500):
-        if int(dut.waiting.value) and waited is None:
-            waited = cycle
-        if int(dut.expired.value) and found is None:
-            found = [cycle - waited, int(dut.expired_address.value)]
+    found = []
+    for limit, arready, awready, codes in todo["cases"]:
+        dut.rst.value = 1
         await edge
-    assert bool(int(dut.expired.value)) == (found is not None)
-    dut.soft_reset.value = 1
-    await edge
-    dut.soft_reset.value = 0
-    assert not int(dut.expired.value)
+        dut.rst.value = 0
+        dut.watchdog_limit.value = limit
+        dut.store_count.value = codes
+        dut.memory_arready.value = arready
+        dut.memory_awready.value = awready
+        dut.start.value = 1
+        await edge
+        dut.start.value = 0
+        waited = expired = None
+        for cycle in range(100):
+            if int(dut.waiting.value) and waited is None:
+                waited = cycle
+            if int(dut.expired.value) and expired is None:
+                expired = [cycle - waited, int(dut.expired_address.value)]
+            await edge
+        assert bool(int(dut.expired.value)) == (expired is not None)
+        dut.soft_reset.value = 1
+        await edge
+        dut.soft_reset.value = 0
+        assert not int(dut.expired.value)
+        found.append(expired)
     record(found)
