@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..hwgen.axi.fetch_timeline import FetchTimeline
 from ..hwgen.axi.memory_model import MemoryModel
 from ..hwgen.axi.store import StoreTimeline
+from ..hwgen.core.core import EVENTS
 from ..hwgen.core.counters import COUNTER_BITS, Counter
 from ..hwgen.core.drain_path import COMPLETE, REQUANTIZED
 from ..hwgen.core.image import ParameterImage
@@ -217,7 +218,7 @@ class _Simulation:
         timeline = self.timeline
         counters = {
             "CYCLES": images[-1].stored,
-            **{name: self.events[name] for name in sorted(self.events)},
+            **{name: self.events[name] for name in EVENTS},
             "READ_BEATS": timeline.read_beats,
             "FETCH_WAITS": timeline.product_waits,
             "MEMORY_WAITS": timeline.memory_waits,

@@ -65,7 +65,7 @@ class Accelerator(wiring.Component):
         )
         core = Core(machine)
         m.submodules.core = ResetInserter(control.soft_reset)(core)
-        connect_flat(m, self, "control", wiring.flipped(control.bus))
+        connect_flat(m, self, "control", control.bus)
         connect_flat(m, self, "memory", fetch.memory)
         connect_flat(m, self, "memory", store.memory)
 

@@ -200,8 +200,8 @@ class ProductEngine(wiring.Component):
         context = Signal(range(CONTEXTS))
         in_flight = Signal(range(CONTEXTS + 1))
         i = self.instruction
-        start_ok, free, store_ok, held = Signal(), Signal(), Signal(), Signal()
-        resumed = Signal()
+        start_ok, free, store_ok = Signal(), Signal(), Signal()
+        met, stopped, resumed = Signal(), Signal(), Signal()
         ready = Signal()
         m.d.comb += [
             self.context.eq(context),
@@ -214,16 +214,18 @@ class ProductEngine(wiring.Component):
             ),
             free.eq(in_flight != CONTEXTS),
             store_ok.eq((ahead.destination != Destination.RESULT) | ~self.hold),
-            held.eq((self.break_at != 0) & (self.product == self.break_at) & ~resumed),
+            met.eq((self.break_at != 0) & (self.product == self.break_at) & ~resumed),
             ready.eq(runner.valid & ~self.busy),
-            self.go.eq(ready & start_ok & free & store_ok & ~held),
-            self.paused.eq(ready & held & (in_flight == 0)),
+            self.go.eq(ready & start_ok & free & store_ok & ~met & ~stopped),
+            self.paused.eq(stopped & (in_flight == 0)),
             runner.take.eq(self.go),
         ]
         m.d.comb += [self.contexts[index].eq(contexts[index]) for index in range(CONTEXTS)]
         m.d.sync += in_flight.eq(in_flight + self.go - self.drained)
-        with m.If(self.resume):
-            m.d.sync += resumed.eq(1)
+        with m.If(ready & met):
+            m.d.sync += stopped.eq(1)
+        with m.If(self.resume & stopped):
+            m.d.sync += [stopped.eq(0), resumed.eq(1)]
         with m.If(self.run | runner.looping):
             m.d.sync += self.product.eq(0)
         with m.Elif(self.go):
