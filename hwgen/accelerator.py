@@ -80,7 +80,9 @@ class Accelerator(wiring.Component):
         m.submodules.norm_engine = norm = NormEngine(machine)
         m.submodules.store_engine = store = StoreEngine(machine)
         m.submodules.feed = feed = OperandFeed(machine)
-        m.submodules.array = array = ComputeArray(rows=machine.rows, cols=cols, depth=depth)
+        m.submodules.array = array = ComputeArray(
+            rows=machine.rows, cols=cols, depth=depth, packing=machine.packing
+        )
         m.submodules.drain_path = drain = DrainPath(machine)
         m.submodules.residual = residual = ResidualStream(machine)
         m.submodules.attention = attention = AttentionBuffer(machine)

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..errors import VitruviusError, nearest
+from .units.packed_product import hard_multipliers
 
 __all__ = ["Buffers", "Machine", "load_machine", "machine_names"]
 
@@ -49,6 +50,10 @@ class Machine(BaseModel):
     cols: int = Field(gt=0, le=64, description="outputs per slot and step")
     depth: int = Field(gt=0, le=64, description="reduction lanes per output")
     clock_hz: float = Field(gt=0, description="clock of the estimate, in Hz")
+    packing: bool = Field(
+        default=False,
+        description="two rows share a DSP of 27 x 18 bits; changes the area, no result, no cycle",
+    )
     buffers: Buffers
 
     @field_validator("clock_hz", mode="before")
@@ -60,6 +65,14 @@ class Machine(BaseModel):
     def multipliers(self) -> int:
         """int8 products per cycle."""
         return self.rows * self.cols * self.depth
+
+    def dsps(self, family: str) -> int:
+        """Hard multipliers of the array on a device of ``family``: rows share them in pairs where
+        the machine packs and the device's DSPs are wide enough (DSP48E2).
+        """
+        if self.packing and family == "ultrascale+":
+            return hard_multipliers(rows=self.rows, cols=self.cols, depth=self.depth)
+        return self.multipliers
 
     @property
     def subwords(self) -> int:

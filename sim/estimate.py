@@ -105,9 +105,9 @@ def estimate_fpga(model: str, program: Program, target: str) -> Estimate:
     """
     device = load_target(target)
     machine = program.machine
-    if machine.multipliers > device.dsp:
+    if (needed := machine.dsps(device.family)) > device.dsp:
         raise VitruviusError(
-            f"machine '{machine.name}' needs {machine.multipliers} multipliers, "
+            f"machine '{machine.name}' needs {needed} multipliers, "
             f"{device.name} has {device.dsp} ({device.dsp_kind})"
         )
     energy = load_energy(device)

@@ -44,6 +44,20 @@ def test_a_file_gives_a_machine(tmp_path):
     assert machine.digest != load_machine(str(path)).digest
 
 
+def test_packing_halves_the_dsps_where_they_are_wide_enough(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD.replace("rows = 2", "rows = 3"))
+    apart = load_machine(str(path))
+    path.write_text(GOOD.replace("rows = 2", "rows = 3\npacking = true"))
+    packed = load_machine(str(path))
+    assert (apart.packing, packed.packing) == (False, True)
+    assert apart.digest != packed.digest
+    assert packed.multipliers == apart.multipliers == 36
+    # Two of three rows share; the third has multipliers of its own.
+    assert [machine.dsps("ultrascale+") for machine in (apart, packed)] == [36, 24]
+    assert [machine.dsps("ecp5") for machine in (apart, packed)] == [36, 36]
+
+
 @pytest.mark.parametrize(
     ("cols", "depth", "lanes"), [(4, 4, 4), (5, 7, 7), (6, 4, 8), (17, 4, 32), (1, 9, 9)]
 )
@@ -67,6 +81,7 @@ def test_a_buffer_row_holds_a_chunk_and_whole_words(tmp_path, cols, depth, lanes
         ("key = 1", "key = -1", "buffers.key: input should be greater than 0, got -1"),
         ("rows = 2", "row = 2", "rows: field required"),
         ("rows = 2", "row = 2", "row: extra inputs are not permitted, got 2"),
+        ("depth = 4", "depth = 4\npacking = 1", "packing: input should be a valid boolean, got 1"),
         ("clock_hz = 100e6", "clock_hz = 0.0", "clock_hz: input should be greater than 0"),
         ("rows = 2", "rows = = 2", "not readable as TOML"),
     ],

@@ -16,6 +16,7 @@ name = "{name}"
 rows = {rows}
 cols = {cols}
 depth = {depth}
+packing = {packing}
 clock_hz = 100e6
 [buffers]
 token = 32
@@ -35,7 +36,7 @@ instructions = 128
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory):
     """``machine(name)``: a shipped machine, or one of sizes that divide nothing."""
-    shapes = {"awkward": (3, 5, 7), "wide": (1, 6, 4)}
+    shapes = {"awkward": (3, 5, 7), "wide": (1, 6, 4), "packed": (3, 5, 7)}
     folder = tmp_path_factory.mktemp("machines")
 
     def get(name):
@@ -43,7 +44,10 @@ def machine(tmp_path_factory):
             return load_machine(name)
         path = folder / f"{name}.toml"
         rows, cols, depth = shapes[name]
-        path.write_text(AWKWARD.format(name=name, rows=rows, cols=cols, depth=depth))
+        packing = "true" if name == "packed" else "false"
+        path.write_text(
+            AWKWARD.format(name=name, rows=rows, cols=cols, depth=depth, packing=packing)
+        )
         return load_machine(str(path))
 
     return get

@@ -63,6 +63,18 @@ def test_machines_give_the_same_bits(machine, odd_model):
     assert reports[0].rtl_cycles != reports[1].rtl_cycles
 
 
+def test_packed_products_change_neither_bits_nor_cycles(machine, digits_model, digit_images):
+    """3 x 5 x 7: a row without a partner, and seven lanes in sums of four and three."""
+    images = digit_images.test_images[22:24]
+    reports = [
+        cosimulate(compile_model(digits_model, machine(name)), images, tensors="blocks")
+        for name in ("packed", "awkward")
+    ]
+    agree(reports[0], len(images))
+    assert reports[0].logits == reports[1].logits
+    assert reports[0].rtl_cycles == reports[1].rtl_cycles
+
+
 def test_one_wrong_weight_is_found(machine, odd_model):
     """The comparison can fail: a single weight byte of the last block's MLP is changed."""
     model, images = odd_model
