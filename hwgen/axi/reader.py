@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Assert, Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .bus import ReadSignature, beat_bytes, border_beats, check_outstanding
 
-__all__ = ["BEATS_BITS", "BurstReader"]
+__all__ = ["BEATS_BITS", "FORMAL", "BurstReader"]
 
 BEATS_BITS = 24
+FORMAL = "formal"
+"""The platform of a proof: units then assert what their proofs by induction need."""
 
 
 class BurstReader(wiring.Component):
@@ -172,4 +174,7 @@ class BurstReader(wiring.Component):
         with m.If(self.soft_reset):
             m.d.sync += [discarding.eq(1), held.eq(0)]
             # The request of this cycle is forgotten too, but not a burst that is just put in.
+
+        if platform == FORMAL:
+            m.d.comb += Assert(~held | (left != 0))
         return m

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from math import gcd
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Assert, Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from .bus import WriteSignature, beat_bytes, border_beats, check_outstanding
 from .memory_model import MemoryModel
+from .reader import FORMAL
 from .register_map import ErrorCode
 
 __all__ = ["CODE_BITS", "COUNT_BITS", "ResultStore", "StoreTimeline"]
@@ -268,6 +269,12 @@ class ResultStore(wiring.Component):
             ]
         with m.If(self.soft_reset):
             m.d.sync += [self.error.eq(ErrorCode.NONE), flush.eq(1)]
+
+        if platform == FORMAL:
+            m.d.comb += [
+                Assert(bus.awvalid == fsm.ongoing("OPEN")),
+                Assert(~fsm.ongoing("ADDRESS") | (left != 0)),
+            ]
         return m
 
 
