@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import VitruviusError
 from ..hwgen.axi.memory_model import MemoryModel
+from ..hwgen.axi.onchip import ON_CHIP_MODEL
 from ..hwgen.axi.register_map import register, register_map
 from ..hwgen.core.accelerator import COUNTERS, Accelerator
 from ..hwgen.core.core import DebugMemory
@@ -99,7 +100,7 @@ def cosimulate_stream(
 ) -> StreamCosim:
     """Runs float ``images`` [n, C, H, W] through the Verilog of ``program``, all in one run.
 
-    memory: its timing, which the simulator predicts. jitter: a seed for random waits on every
+    memory: its timing, which the simulator predicts; memory on the chip has its own. jitter: a seed for random waits on every
     channel on top of it; then only values are compared. tensors: run the first image once more and
     stop it wherever a tensor stands complete in a buffer, to compare that too.
 
@@ -110,20 +111,26 @@ def cosimulate_stream(
     began = time.perf_counter()
     compiled = compiled or build(program.machine)
     build_s = time.perf_counter() - began
-    layout = ParameterImage(program)
-    contents: list[tuple[int, bytes]] = [(layout.PARAMETERS, layout.to_bytes())]
+    layout = ParameterImage(program, images=len(images))
+    contents: list[tuple[int, bytes]] = [(layout.parameters, layout.to_bytes())]
     contents += [
-        (layout.IMAGES + index * layout.image_pitch, layout.image_bytes(image))
+        (layout.images + index * layout.image_pitch, layout.image_bytes(image))
         for index, image in enumerate(images)
     ]
+    on_chip = bool(program.machine.memory)
+    memory = ON_CHIP_MODEL if on_chip else memory
     predicted = simulate(program, images=len(images), memory=memory)
     limit = 20 * predicted.cycles + 1_000_000
     script = Script()
+    if on_chip:
+        for address, data in contents:
+            script.load_window(address, data)
+        contents = []
     registers = {entry.name: entry.address for entry in register_map(COUNTERS)}
     for name, value in (
-        ("PARAMETERS", layout.PARAMETERS),
-        ("IMAGES", layout.IMAGES),
-        ("RESULTS", layout.RESULTS),
+        ("PARAMETERS", layout.parameters),
+        ("IMAGES", layout.images),
+        ("RESULTS", layout.results),
         ("COUNT", len(images)),
         ("IMAGE_PITCH", layout.image_pitch),
         ("RESULT_PITCH", layout.result_pitch),
@@ -133,7 +140,7 @@ def cosimulate_stream(
     for name in COUNTERS:
         script.read(registers[name], name)
     size = layout.result_pitch * len(images)
-    script.dump(layout.RESULTS, size, "results")
+    (script.dump_window if on_chip else script.dump)(layout.results, size, "results")
     boundaries = _boundaries(program) if tensors else []
     if boundaries:
         _pauses(script, program.machine, boundaries, limit)

@@ -130,7 +130,7 @@ class _Simulation:
         self.products = [decode(Product, encode(step.instruction)) for step in program.steps]
         self.norms = [decode(Norm, encode(step.instruction)) for step in program.norms]
         self.totals = program.totals
-        self.layout = ParameterImage(program)
+        self.layout = ParameterImage(program, images=images)
         self.timeline = FetchTimeline(
             memory, port_bits=machine.port_bits, outstanding=machine.outstanding
         )
@@ -155,7 +155,7 @@ class _Simulation:
         layout = self.layout
         booted = self.timeline.boot(
             0,
-            layout.PARAMETERS,
+            layout.parameters,
             layout.header.offset,
             layout.header.beats,
             layout.boot_descriptors,
@@ -208,7 +208,7 @@ class _Simulation:
             # The pulse that the results are complete comes a cycle before the counter shows it.
             ready_at = completes[-1] - 1
             stored = store.store(
-                ready_at, layout.RESULTS + image * layout.result_pitch, program.results
+                ready_at, layout.results + image * layout.result_pitch, program.results
             )
             images.append(ImageTimes(ready_at, stored))
             # busy falls in the cycle after done

@@ -10,8 +10,10 @@ from ..axi.bus import LiteSignature, ReadSignature, WriteSignature, connect_flat
 from ..axi.control import ControlPort
 from ..axi.descriptor import Target as FetchTarget
 from ..axi.fetch import FetchEngine
+from ..axi.onchip import OnChipMemory
 from ..axi.register_map import ADDRESS_BITS, ErrorCode
 from ..axi.store import ResultStore
+from ..axi.watchdog import Watchdog
 from .core import EVENTS, Core, target_depths, target_widths
 from .machine import Machine
 
@@ -24,6 +26,9 @@ COUNTERS = ("CYCLES", *EVENTS, "READ_BEATS", "FETCH_WAITS", "MEMORY_WAITS", "WRI
 class Accelerator(wiring.Component):
     """AXI4 master ``memory_*``, AXI4-Lite slave ``control_*``, and an interrupt.
 
+    With ``machine.memory`` KiB of memory on the chip there is no master; the host fills that memory
+    through the slave.
+
     A start boots if nothing is loaded, then takes images from memory, one behind the other, and
     sends the results of each. A Machine fixes sizes and cycles, never results.
 
@@ -33,8 +38,12 @@ class Accelerator(wiring.Component):
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        members = flat_members(
-            "memory", ReadSignature(machine.port_bits), WriteSignature(machine.port_bits)
+        members = (
+            {}
+            if machine.memory
+            else flat_members(
+                "memory", ReadSignature(machine.port_bits), WriteSignature(machine.port_bits)
+            )
         )
         control = flat_members("control", LiteSignature(ADDRESS_BITS))
         super().__init__(
@@ -49,7 +58,9 @@ class Accelerator(wiring.Component):
         m = Module()
         machine = self.machine
         digest = int(machine.digest[:8], 16)
-        m.submodules.control = control = ControlPort(counters=COUNTERS, machine_digest=digest)
+        m.submodules.control = control = ControlPort(
+            counters=COUNTERS, machine_digest=digest, memory_window=bool(machine.memory)
+        )
         m.submodules.fetch = fetch = FetchEngine(
             port_bits=machine.port_bits,
             widths={int(target): width for target, width in target_widths(machine).items()},
@@ -66,8 +77,30 @@ class Accelerator(wiring.Component):
         core = Core(machine)
         m.submodules.core = ResetInserter(control.soft_reset)(core)
         connect_flat(m, self, "control", control.bus)
-        connect_flat(m, self, "memory", fetch.memory)
-        connect_flat(m, self, "memory", store.memory)
+        m.submodules.watchdog = watchdog = Watchdog()
+        m.d.comb += [watchdog.limit.eq(control.watchdog), watchdog.clear.eq(control.soft_reset)]
+        for port, engine in (("read", fetch), ("write", store)):
+            m.d.comb += [
+                getattr(watchdog, f"{port}_outstanding").eq(engine.outstanding),
+                getattr(watchdog, f"{port}_beat").eq(engine.beat),
+                getattr(watchdog, f"{port}_address").eq(engine.waiting_address),
+            ]
+        if machine.memory:
+            m.submodules.memory = memory = OnChipMemory(
+                size=machine.memory * 1024, port_bits=machine.port_bits
+            )
+            wiring.connect(m, fetch.memory, memory.read)
+            wiring.connect(m, store.memory, memory.write)
+            m.d.comb += [
+                memory.window_address.eq(control.window_address),
+                memory.window_write.eq(control.window_write),
+                memory.window_enable.eq(control.window_enable),
+                memory.window_read.eq(control.window_read),
+                control.window_data.eq(memory.window_data),
+            ]
+        else:
+            connect_flat(m, self, "memory", fetch.memory)
+            connect_flat(m, self, "memory", store.memory)
 
         # A run: from the start to the last acknowledgement, an error or a soft reset.
         running, armed, start = Signal(), Signal(), Signal()
@@ -85,6 +118,8 @@ class Accelerator(wiring.Component):
         ]
         with m.If(store.error != ErrorCode.NONE):
             m.d.comb += [error.eq(store.error), error_address.eq(store.error_address)]
+        with m.Elif(watchdog.expired & (fetch.error == ErrorCode.NONE)):
+            m.d.comb += [error.eq(ErrorCode.WATCHDOG), error_address.eq(watchdog.address)]
         done = Signal()
         with m.If(store.done):
             m.d.sync += stored.eq(stored + 1)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...errors import VitruviusError
 from ..axi import descriptor as words
 from ..axi.descriptor import Descriptor, Header, Space, beats_per_word
 from .core import Target, target_widths
@@ -17,11 +18,13 @@ from .program import Fetch, Program
 __all__ = ["ParameterImage"]
 
 _BORDER = 4096
+_PLACES = (0x1000_0000, 0x8000_0000, 0xC000_0000)
 
 
 class ParameterImage:
     """The parameter image of a Program: header, fetch program, what boot loads, weights.
 
+    On a machine with memory on the chip they follow each other from 0 on, for ``images`` images.
     Everything is made of beats of the machine's port; a word of a memory takes whole beats, lowest
     bits first, and each part begins at a multiple of 4096 bytes. Images and results are apart from
     it.
@@ -30,16 +33,12 @@ class ParameterImage:
     ----------
     header : Header
     boot_descriptors, descriptors : the fetch program before STOP, and that of an image
+    parameters, images, results : byte addresses of the three
     image_pitch, result_pitch : bytes from image to image and from results to results
     result_beats : beats of an image's results
     """
 
-    PARAMETERS = 0x1000_0000
-    """Where co-simulation puts the parameter image; a host is free to choose."""
-    IMAGES = 0x8000_0000
-    RESULTS = 0xC000_0000
-
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, *, images: int = 1) -> None:
         self.program = program
         machine = program.machine
         self.beat_bytes = machine.port_bits // 8
@@ -71,6 +70,17 @@ class ParameterImage:
         self.image_pitch = _up(self._bytes(image))
         self.result_beats = -(-2 * program.results // self.beat_bytes)
         self.result_pitch = _up(2 * program.results)
+        # Where co-simulation puts them; a host is free to choose.
+        self.parameters, self.images, self.results = _PLACES
+        if machine.memory:
+            self.parameters, self.images = 0, self.size
+            self.results = self.images + images * self.image_pitch
+            end = self.results + images * self.result_pitch
+            if end > machine.memory * 1024:
+                raise VitruviusError(
+                    f"{program.model.name} on machine '{machine.name}': memory needs {end} bytes "
+                    f"for parameters and {images} images, has {machine.memory * 1024}"
+                )
 
     def _bytes(self, fetch: Fetch) -> int:
         return self._beats(fetch) * self.beat_bytes
@@ -81,9 +91,9 @@ class ParameterImage:
     def place(self, fetch: Fetch, image: int) -> tuple[int, int]:
         """(byte address, beats) of a fetch for image number ``image`` of a run."""
         if fetch.target is Target.IMAGE:
-            return self.IMAGES + image * self.image_pitch, self._beats(fetch)
+            return self.images + image * self.image_pitch, self._beats(fetch)
         offset = self._offsets[fetch.target, fetch.source]
-        return self.PARAMETERS + offset * self.beat_bytes, self._beats(fetch)
+        return self.parameters + offset * self.beat_bytes, self._beats(fetch)
 
     def _descriptor(self, fetch: Fetch) -> Descriptor:
         of_image = fetch.target is Target.IMAGE

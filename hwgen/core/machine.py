@@ -56,6 +56,12 @@ class Machine(BaseModel):
     port_bits: Literal[64, 128, 256, 512] = Field(
         default=128, description="width of the memory port"
     )
+    memory: int = Field(
+        default=0,
+        ge=0,
+        le=65536,
+        description="KiB of memory on the chip in place of an external one; 0: external",
+    )
     outstanding: int = Field(
         default=4, gt=0, le=16, description="read bursts in flight at the memory port"
     )
