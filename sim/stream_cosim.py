@@ -100,9 +100,10 @@ def cosimulate_stream(
 ) -> StreamCosim:
     """Runs float ``images`` [n, C, H, W] through the Verilog of ``program``, all in one run.
 
-    memory: its timing, which the simulator predicts; memory on the chip has its own. jitter: a seed for random waits on every
-    channel on top of it; then only values are compared. tensors: run the first image once more and
-    stop it wherever a tensor stands complete in a buffer, to compare that too.
+    memory: its timing, which the simulator predicts; memory on the chip has its own. jitter: a seed
+    for random waits on every channel on top of it; then only values are compared. tensors: run the
+    first image once more and stop it wherever a tensor stands complete in a buffer, to compare that
+    too.
 
     Raises VitruviusError if a tool is missing, the build fails or a bus rule is broken.
     """
