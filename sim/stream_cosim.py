@@ -125,7 +125,7 @@ def cosimulate_stream(
     script = Script()
     if on_chip:
         for address, data in contents:
-            script.load_window(address, data)
+            script.load_on_chip(address, data)
         contents = []
     registers = {entry.name: entry.address for entry in register_map(COUNTERS)}
     for name, value in (
@@ -141,7 +141,7 @@ def cosimulate_stream(
     for name in COUNTERS:
         script.read(registers[name], name)
     size = layout.result_pitch * len(images)
-    (script.dump_window if on_chip else script.dump)(layout.results, size, "results")
+    (script.dump_on_chip if on_chip else script.dump)(layout.results, size, "results")
     boundaries = _boundaries(program) if tensors else []
     if boundaries:
         _pauses(script, program.machine, boundaries, limit)

@@ -41,9 +41,10 @@ _PAST = -(1 << 62)
 class ProductTimes:
     """One product of one image: the cycle in which it began (``go``), those of its first word and
     behind its last step, and the one in which its last row was complete; cycles lost before and in
-    it, by cause.
+    it, by cause. index: of the program's step.
     """
 
+    index: int
     name: str
     operator: str
     image: int
@@ -87,6 +88,19 @@ class StreamReport:
     def cycles(self) -> int:
         """The CYCLES register."""
         return self.counters["CYCLES"]
+
+    @property
+    def traffic(self) -> dict[str, int]:
+        """Bytes that an image moves through the memory port, by what they are; ``unavoidable``:
+        each weight once.
+        """
+        program = self.program
+        weights = sum(
+            operator_weights.numel()
+            for name, operator_weights in program.model.tensors.items()
+            if name.endswith(".weight")
+        )
+        return {**ParameterImage(program).traffic, "unavoidable": weights}
 
     @property
     def utilisation(self) -> float:
@@ -198,7 +212,7 @@ class _Simulation:
                 padding = plan.steps * (plan.step_cycles - item.words)
                 times.append(
                     ProductTimes(
-                        step.name, step.operator, image, go, first, end, complete, step.macs,
+                        index, step.name, step.operator, image, go, first, end, complete, step.macs,
                         plan.steps * item.words, padding, lost,
                     )
                 )  # fmt: skip
