@@ -1,8 +1,20 @@
-"""Random (model, machine) pairs for the accelerator; a number says which."""
+"""Random (model, machine) pairs: the Verilog against the golden and against the cycle simulator.
+
+    .venv/bin/python benchmarks/random_pairs.py 17        # pair 17 alone
+    .venv/bin/python benchmarks/random_pairs.py 0 50      # pairs 0 to 49
+
+A number says which pair it is, in the tests too. Each pair runs twice: on a memory with a random
+latency, gap and number of pending bursts, where every counter must be as predicted and every tensor
+that rests in a buffer equal; and with random waits on every channel, where the results must be.
+Prints one line for each pair; ends with 1 if one of them is wrong.
+"""
 
 from __future__ import annotations
 
+import argparse
 import random
+import sys
+import time
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +28,9 @@ from vitruvius.models.quantize import quantize
 from vitruvius.models.trace import trace
 from vitruvius.models.zoo.config import VisionTransformerConfig
 from vitruvius.models.zoo.vit import VisionTransformer
+from vitruvius.sim.stream_cosim import cosimulate_stream
 
-__all__ = ["MODELS_PER_MACHINE", "Pair", "pair", "random_machine"]
+__all__ = ["MODELS_PER_MACHINE", "Pair", "faults", "pair", "random_machine"]
 
 MODELS_PER_MACHINE = 4
 _TOKENS, _FEATURES, _RESULTS = 40, 320, 40
@@ -103,3 +116,42 @@ def pair(number: int) -> Pair:
         outstanding=draw.randint(1, 5),
     )
     return Pair(compile_model(model, machine), images[: draw.randint(1, 4)], memory)
+
+
+def faults(number: int) -> list[str]:
+    """What is wrong with pair ``number``, as text; nothing if all is as it should be."""
+    made = pair(number)
+    replay = f"replay: .venv/bin/python benchmarks/random_pairs.py {number}"
+    found = []
+    exact = cosimulate_stream(made.program, made.images, memory=made.memory, tensors=True)
+    found += [f"{item}; {replay}" for item in exact.mismatches]
+    found += [
+        f"{name}: predicted {predicted}, measured {measured}, {made.memory}; {replay}"
+        for name, (predicted, measured) in exact.counters.items()
+        if predicted != measured
+    ]
+    waiting = cosimulate_stream(made.program, made.images, memory=made.memory, jitter=number)
+    found += [f"with random waits: {item}; {replay}" for item in waiting.mismatches]
+    return found
+
+
+def main() -> int:
+    """Runs the pairs that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("first", type=int)
+    parser.add_argument("end", type=int, nargs="?")
+    arguments = parser.parse_args()
+    wrong = 0
+    for number in range(arguments.first, arguments.end or arguments.first + 1):
+        began = time.perf_counter()
+        machine = random_machine(number // MODELS_PER_MACHINE)
+        found = faults(number)
+        wrong += bool(found)
+        size = f"{machine.rows}x{machine.cols}x{machine.depth}, {machine.port_bits} bits"
+        seconds = time.perf_counter() - began
+        print(f"{number}: {size}, {seconds:.0f} s:", "; ".join(found) or "equal", flush=True)
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
