@@ -94,7 +94,7 @@ class Writing(Master):
         ]
 
 
-@pytest.mark.parametrize("port_bits", [64, 512])
+@pytest.mark.parametrize("port_bits", [64, pytest.param(512, marks=pytest.mark.slow)])
 def test_the_reader_keeps_the_rules(tmp_path, port_bits):
     prove(Reading(port_bits), tmp_path, depth=6)
 
@@ -103,6 +103,6 @@ def test_a_request_of_no_beats_would_break_them(tmp_path):
     refuted(Reading(64, least=0), tmp_path, depth=6)
 
 
-@pytest.mark.parametrize("cols", [4, 6])
+@pytest.mark.parametrize("cols", [4, pytest.param(6, marks=pytest.mark.slow)])
 def test_the_store_keeps_the_rules(tmp_path, cols):
     prove(Writing(64, cols), tmp_path, depth=10)
