@@ -162,7 +162,9 @@ class Core(wiring.Component):
         m.submodules.product_engine = product = ProductEngine(machine)
         m.submodules.norm_engine = norm = NormEngine(machine)
         m.submodules.feed = feed = OperandFeed(machine)
-        m.submodules.array = array = ComputeArray(rows=rows, cols=cols, depth=depth)
+        m.submodules.array = array = ComputeArray(
+            rows=rows, cols=cols, depth=depth, packing=machine.packing
+        )
         m.submodules.drain_path = drain = DrainPath(machine)
         m.submodules.residual = residual = ResidualStream(machine)
         m.submodules.attention = attention = AttentionBuffer(machine)
