@@ -26,6 +26,7 @@ from .native.engine import ScriptRun
 __all__ = ["CocotbHost", "CocotbRun"]
 
 PERIOD_NS = 10
+_MEMORY_BYTES = 1 << 40
 LogicDesign: TypeAlias = Any
 """cocotb gives the design's pins as attributes that exist at run time only."""
 
@@ -51,7 +52,9 @@ class CocotbHost:
         dut.rst.value = 1
         for name in ("memory", "control"):
             logging.getLogger(f"cocotb.{dut._name}.{name}").setLevel(logging.WARNING)
-        self.memory = AxiRam(AxiBus.from_prefix(dut, "memory"), dut.clk, dut.rst)
+        self.memory = AxiRam(
+            AxiBus.from_prefix(dut, "memory"), dut.clk, dut.rst, size=_MEMORY_BYTES
+        )
         self.master = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "control"), dut.clk, dut.rst)
         cocotb.start_soon(self._watch())
 
