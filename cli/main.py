@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import VitruviusError
-from . import cosim, demo, doctor, estimate, generate, quantize, trace, train
+from . import cosim, demo, doctor, estimate, generate, quantize, simulate, trace, train
 
 __all__ = ["app", "main"]
 
@@ -80,6 +80,7 @@ app.command("trace")(trace.trace)
 app.command("quantize")(quantize.quantize)
 app.command("generate")(generate.generate)
 app.command("estimate")(estimate.estimate)
+app.command("simulate")(simulate.simulate)
 app.command("cosim")(cosim.cosim)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)

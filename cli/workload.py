@@ -28,6 +28,11 @@ __all__ = [
 ]
 
 _QUANTIZED_SUFFIX = ".safetensors"
+_PHOTOGRAPHS = 16
+_RANDOM = (
+    "{model} has random weights and is calibrated on crops of photographs, which is enough for "
+    "cycles and says nothing about accuracy; give images with --calibration"
+)
 
 
 @dataclass(frozen=True)
@@ -86,17 +91,24 @@ def quantized(
     Raises ``VitruviusError`` when there are no images to calibrate on, besides the errors of
     loading, tracing and quantizing.
     """
+    from ..models.datasets import photographs
     from ..models.quantize import quantization
+    from ..models.zoo import ZOO
 
     if model.endswith(_QUANTIZED_SUFFIX):
         return _from_file(Path(model), weights, calibration, reading)
     workload = load_workload(model, weights)
     shape = tuple(workload.example_inputs[0].shape[1:])
     found = None if calibration is None else _read(calibration, shape, reading)
+    warning = "" if found is None else found.warning
     if found is not None:
         images = found.images
     elif workload.dataset is not None:
         images = workload.dataset.calibration_images
+    elif weights is None and model in ZOO and len(shape) == 3 and shape[0] == 3:
+        # Random weights: any image has the same to say of ranges, and of cycles.
+        images = photographs(_PHOTOGRAPHS, (shape[1], shape[2]))
+        warning = _RANDOM.format(model=model)
     else:
         raise VitruviusError(
             f"{model} has no data set to calibrate on: give images with --calibration, a folder "
@@ -121,7 +133,7 @@ def quantized(
         images,
         held_out=held,
         equalised=made.equalised,
-        warning="" if found is None else found.warning,
+        warning=warning,
     )
 
 

@@ -30,12 +30,13 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
 # rename: abc9 calls bit 0 of a port "a" "a[0]" and stops at a wire that has this name already, as
 # the elements of Amaranth's arrays have (yosys issue 4349).
 # -noiopad, -noclkbuf: out of context, the ports are wires and not pins. The memory step between the
-# two calls is synth_xilinx's own (techlibs/xilinx/synth_xilinx.cc, label map_memory, yosys 0.70),
-# with this project's copy of the list of LUT memories; see _lut_memories.
+# last two calls is synth_xilinx's own (techlibs/xilinx/synth_xilinx.cc, label map_memory, yosys
+# 0.70), with this project's copy of the list of LUT memories; see _lut_memories.
 _ULTRASCALE_PLUS_SCRIPT = """\
+synth_xilinx -top {top} -family xcup -flatten -noiopad -noclkbuf -run begin:prepare
 setattr -set keep 1 w:*partial_*
 rename -hide w:*\\[*
-synth_xilinx -top {top} -family xcup -flatten -noiopad -noclkbuf -run begin:map_memory
+synth_xilinx -top {top} -family xcup -flatten -noiopad -noclkbuf -run prepare:map_memory
 memory_libmap -logic-cost-rom 0.015625 -lib lutrams.txt -lib +/xilinx/brams_xc4v.txt \
 -D HAS_SIZE_36 -D HAS_MIXWIDTH_SDP -D HAS_ADDRCE
 techmap -map +/xilinx/lutrams_xc5v_map.v

@@ -21,6 +21,7 @@ __all__ = [
     "digits",
     "mnistm",
     "mnistm_parts",
+    "photographs",
 ]
 
 DIGITS_TEST_IMAGES = 360
@@ -136,6 +137,29 @@ def cut(photographs: Tensor, count: int, size: int, generator: torch.Generator |
     along = torch.arange(size)
     rows, columns = (top[:, None] + along)[:, :, None], (left[:, None] + along)[:, None, :]
     return photographs[which[:, None, None], :, rows, columns].permute(0, 3, 1, 2).contiguous()
+
+
+def photographs(count: int, size: tuple[int, int], *, seed: int = 0) -> Tensor:
+    """``count`` crops [n, 3, height, width] of the two photographs that scikit-learn ships, scaled
+    to -1 to 1, at seeded random places; a larger crop than the photograph repeats it.
+
+    >>> photographs(2, (16, 24)).shape
+    torch.Size([2, 3, 16, 24])
+    """
+    generator = torch.Generator().manual_seed(seed)
+    height, width = size
+    found = []
+    for index in range(count):
+        name = _PHOTOGRAPHS[index % len(_PHOTOGRAPHS)]
+        whole = torch.from_numpy(load_sample_image(name).copy()).permute(2, 0, 1)
+        tall, wide = -(-height // whole.shape[1]), -(-width // whole.shape[2])
+        whole = whole.repeat(1, tall, wide)
+        top, left = (
+            int(torch.randint(room + 1, (), generator=generator))
+            for room in (whole.shape[1] - height, whole.shape[2] - width)
+        )
+        found.append(whole[:, top : top + height, left : left + width])
+    return torch.stack(found).float() / 127.5 - 1
 
 
 def blend(digits: Tensor, backgrounds: Tensor) -> Tensor:

@@ -42,9 +42,10 @@ _PAST = -(1 << 62)
 class ProductTimes:
     """One product of one image: the cycle in which it began (``go``), those of its first word and
     behind its last step, and the one in which its last row was complete; cycles lost before and in
-    it, by cause.
+    it, by cause. index: of the program's step.
     """
 
+    index: int
     name: str
     operator: str
     image: int
@@ -110,18 +111,17 @@ class CycleReport:
         ]
 
     @property
-    def parts(self) -> dict[str, int]:
-        """Where every cycle of the run went; the parts sum to `cycles`.
-
-        "boot": before the programs ran; PRODUCT_CYCLES: a word was issued; the other counters: none
-        was, and why; "tail": from the last word issued to the last answer of memory.
+    def traffic(self) -> dict[str, int]:
+        """Bytes that an image moves through the memory port, by what they are; ``unavoidable``:
+        each weight once.
         """
-        parts = {"boot": self.begun + 1}
-        parts |= {name: self.counters[name] for name in ("PRODUCT_CYCLES", "PADDING_CYCLES")}
-        for item in self.products:
-            for name, cycles in item.lost.items():
-                parts[name] = parts.get(name, 0) + cycles
-        return parts | {"tail": self.cycles - sum(parts.values())}
+        program = self.program
+        weights = sum(
+            operator_weights.numel()
+            for name, operator_weights in program.model.tensors.items()
+            if name.endswith(".weight")
+        )
+        return {**ParameterImage(program).traffic, "unavoidable": weights}
 
     @property
     def utilisation(self) -> float:
@@ -247,7 +247,7 @@ class _Simulation:
                 padding = plan.steps * (plan.step_cycles - item.words)
                 times.append(
                     ProductTimes(
-                        step.name, step.operator, image, go, first, end, complete, step.macs,
+                        index, step.name, step.operator, image, go, first, end, complete, step.macs,
                         plan.steps * item.words, padding, lost,
                     )
                 )  # fmt: skip

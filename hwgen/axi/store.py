@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import deque
 from math import gcd
 
-from amaranth.hdl import Assert, Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from .bus import WriteSignature, beat_bytes, border_beats, check_outstanding
 from .memory_model import MemoryModel
-from .reader import FORMAL
 from .register_map import ErrorCode
 
 __all__ = ["CODE_BITS", "COUNT_BITS", "ResultStore", "StoreTimeline"]
@@ -101,6 +100,8 @@ class ResultStore(wiring.Component):
                 "written_beats": Out(32),
             }
         )
+        # What proofs look at.
+        self._left, self._asks, self._opens = Signal(COUNT_BITS), Signal(), Signal()
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -123,7 +124,7 @@ class ResultStore(wiring.Component):
 
         # Bursts.
         base, address = Signal(64), Signal(address_bits)
-        left = Signal(COUNT_BITS)
+        left = self._left
         room, length, burst_left = Signal(within + 1), Signal(within + 1), Signal(within + 1)
         last_codes = Signal(code_bits)
         flight = Signal(range(self.limit + 1))
@@ -183,7 +184,12 @@ class ResultStore(wiring.Component):
                     m.next = "IDLE"
         m.d.sync += flight.eq(flight + issue - bus.bvalid)
         idle = fsm.ongoing("IDLE")
-        m.d.comb += [self.busy.eq(~idle), self.quiet.eq(idle)]
+        m.d.comb += [
+            self.busy.eq(~idle),
+            self.quiet.eq(idle),
+            self._asks.eq(fsm.ongoing("ADDRESS")),
+            self._opens.eq(fsm.ongoing("OPEN")),
+        ]
 
         # Groups of codes on their way from rows to beats.
         parts, slots = self.cols // self.group, codes // self.group
@@ -269,12 +275,6 @@ class ResultStore(wiring.Component):
             ]
         with m.If(self.soft_reset):
             m.d.sync += [self.error.eq(ErrorCode.NONE), flush.eq(1)]
-
-        if platform == FORMAL:
-            m.d.comb += [
-                Assert(bus.awvalid == fsm.ongoing("OPEN")),
-                Assert(~fsm.ongoing("ADDRESS") | (left != 0)),
-            ]
         return m
 
 

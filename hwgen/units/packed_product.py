@@ -85,7 +85,10 @@ module {PRODUCT_MODULE} #(
     shared <= right;
     product <= left * shared;
   end
-  wire signed [47:0] total = product + $signed(CASCADE ? cascade : HALF);
+  wire signed [{2 * FIELD_BITS - 1}:0] partial_sum = product + $signed(
+    CASCADE ? cascade[{2 * FIELD_BITS - 1}:0] : HALF[{2 * FIELD_BITS - 1}:0]
+  );
+  wire signed [47:0] total = partial_sum;
   generate
     if (REGISTER) begin : registered
       reg [47:0] kept;

@@ -7,7 +7,7 @@ from collections import deque
 
 import cocotb
 from bench_memory import record, start, stimulus
-from cocotb.triggers import FallingEdge
+from cocotb.triggers import FallingEdge, with_timeout
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 
 
@@ -99,18 +99,21 @@ async def both(dut):
     edge = FallingEdge(dut.clk)
     found = []
 
-    async def write():
-        for value in range(20):
-            await master.write(0x028, value.to_bytes(4, "little"))
-
-    async def read():
-        for _ in range(20):
-            answer = await master.read(0x028, 4)
-            found.append(int.from_bytes(answer.data, "little"))
-
-    tasks = [cocotb.start_soon(write()), cocotb.start_soon(read())]
-    for task in tasks:
-        await task
+    # All at once: addresses and data of a write come while the answer before it still waits.
+    rng = random.Random(stimulus()["seed"])
+    master.write_if.b_channel.set_pause_generator(paused(rng, 0.7))
+    master.read_if.r_channel.set_pause_generator(paused(rng, 0.7))
+    writes = [
+        cocotb.start_soon(master.write(0x028, value.to_bytes(4, "little"))) for value in range(20)
+    ]
+    reads = [cocotb.start_soon(master.read(0x028, 4)) for _ in range(20)]
+    for task in writes:
+        await with_timeout(task, 20_000, "ns")
+    for task in reads:
+        answer = await with_timeout(task, 20_000, "ns")
+        found.append(int.from_bytes(answer.data, "little"))
+    master.write_if.b_channel.set_pause_generator(paused(rng, 0))
+    master.read_if.r_channel.set_pause_generator(paused(rng, 0))
     latencies = []
 
     async def measure():

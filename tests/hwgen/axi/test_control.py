@@ -184,8 +184,8 @@ def test_the_window_advances(bench, rng):
     script.play(bench, rng)
 
 
-def test_reading_does_not_wait_for_writing(bench):
-    result = bench(port(), "bench_control", "both", {})
+def test_reads_and_writes_at_once_and_the_cycles_of_a_read(bench, rng):
+    result = bench(port(), "bench_control", "both", {"seed": rng.randrange(1 << 30)})
     assert result["found"] == sorted(result["found"])
     assert result["found"][-1] > 10
     assert result["latencies"] == [2, 2, 2 + DEBUG_LATENCY, 4]

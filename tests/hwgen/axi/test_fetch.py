@@ -90,10 +90,10 @@ class Scenario:
                     **{**vars(item), "wait": True, "threshold": threshold % (1 << 24)}
                 )
 
-    def issues(self, rng, count):
+    def issues(self, rng, count, steps=(0, 1, 10, 150)):
         cycle, cycles = 3, []
         for _ in range(count * self.products):
-            cycle += rng.choice([0, 1, 10, 150])
+            cycle += rng.choice(steps)
             cycles.append(cycle)
         return cycles
 
@@ -166,12 +166,16 @@ class Scenario:
 
 def check_exact(bench, rng, config, number):
     """Boot and two images, then runs that begin behind STOP or load everything again."""
-    scenarios = [Scenario(rng, config) for _ in range(number)]
+    # The first one reaches the engine's own limit of bursts in flight.
+    scenarios = [Scenario(rng, config, rules=MemoryModel(150, 0, 16))]
+    scenarios += [Scenario(rng, config) for _ in range(number - 1)]
     jobs = []
     for scenario in scenarios:
         runs = []
         for count in (2, 1, rng.randint(2, 4)):
             runs.append({"count": count, "issues": scenario.issues(rng, count)})
+        # Products slower than memory: here all waits of all images count.
+        runs[1] = {"count": 2, "issues": scenario.issues(rng, 2, steps=(200, 700))}
         runs[0]["issues"] = [rng.choice([0, 2000]) + cycle for cycle in runs[0]["issues"]]
         runs[0]["issues"].sort()
         runs[-1]["reload"] = int(rng.random() < 0.3)
@@ -205,7 +209,7 @@ def check_cycles(scenario, run, seen, boots):
         assert seen[counter] == getattr(timeline, counter), counter
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: str(config["port_bits"]))
+@pytest.mark.parametrize("config", CONFIGS[:3], ids=lambda config: str(config["port_bits"]))
 def test_every_word_in_the_stated_cycle(bench, rng, config):
     check_exact(bench, rng, config, 2)
 

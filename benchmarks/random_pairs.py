@@ -1,0 +1,159 @@
+"""Random (model, machine) pairs: the Verilog against the golden and against the cycle simulator.
+
+    .venv/bin/python benchmarks/random_pairs.py 17        # pair 17 alone
+    .venv/bin/python benchmarks/random_pairs.py 0 50      # pairs 0 to 49
+
+A number says which pair it is, in the tests too. Each pair runs twice: on a memory with a random
+latency, gap and number of pending bursts, where every counter must be as predicted and every tensor
+that rests in a buffer equal; and with random waits on every channel, where the results must be.
+Prints one line for each pair; ends with 1 if one of them is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vitruvius.hwgen.axi.memory_model import MemoryModel
+from vitruvius.hwgen.core.compiler import compile_model
+from vitruvius.hwgen.core.machine import Buffers, Machine
+from vitruvius.hwgen.core.program import Program
+from vitruvius.models.quantize import quantize
+from vitruvius.models.trace import trace
+from vitruvius.models.zoo.config import VisionTransformerConfig
+from vitruvius.models.zoo.vit import VisionTransformer
+from vitruvius.sim.cosim import cosimulate
+
+__all__ = ["MODELS_PER_MACHINE", "Pair", "faults", "pair", "random_machine"]
+
+MODELS_PER_MACHINE = 4
+_TOKENS, _FEATURES, _RESULTS = 40, 320, 40
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A program of a random model on a random machine, images for it, and a random memory."""
+
+    program: Program
+    images: Tensor
+    memory: MemoryModel
+
+
+def random_machine(number: int) -> Machine:
+    """Sizes that divide nothing; a weight buffer that may hold all matrices, or hardly one."""
+    draw = random.Random(f"machine {number}")
+    rows, cols, depth = draw.randint(1, 6), draw.randint(1, 7), draw.randint(1, 7)
+    return Machine(
+        name=f"random{number}",
+        rows=rows,
+        cols=cols,
+        depth=depth,
+        port_bits=draw.choice([64, 128, 256, 512]),
+        outstanding=draw.randint(1, 6),
+        clock_hz=1e8,
+        buffers=Buffers(
+            token=48,
+            normal=8,
+            image=16,
+            key=16,
+            value=16,
+            attention=16,
+            residual=16,
+            constant=16,
+            weight=draw.choice([16, 24, 40, 100, 200]),
+            column=24,
+            norm_column=16,
+            tokens=_TOKENS,
+            features=_FEATURES,
+            results=_RESULTS,
+            products=256,
+            norms=16,
+            fetches=256,
+        ),
+    )
+
+
+def _config(draw: random.Random) -> VisionTransformerConfig:
+    heads = draw.randint(1, 4)
+    head_dim = draw.randint(1, 14)
+    patch = draw.choice([1, 2, 3, 4])
+    across, down = draw.choice([(1, 1), (1, 2), (2, 3), (3, 3), (5, 4), (6, 6)])
+    return VisionTransformerConfig(
+        image_size=(down * patch, across * patch),
+        patch_size=patch,
+        channels=draw.randint(1, 3),
+        classes=draw.randint(1, _RESULTS),
+        dim=heads * head_dim,
+        depth=draw.randint(1, 3),
+        heads=heads,
+        mlp_ratio=draw.choice([0.5, 1.0, 2.3, 4.0]),
+    )
+
+
+def pair(number: int) -> Pair:
+    """Pair ``number``: machine ``number // MODELS_PER_MACHINE`` with a model of its own."""
+    machine = random_machine(number // MODELS_PER_MACHINE)
+    draw = random.Random(f"model {number}")
+    config = _config(draw)
+    torch.manual_seed(number)
+    module = VisionTransformer(config).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(0, 0.3 + draw.random())
+    shape = (config.channels, *config.image_size)
+    graph = trace(module, (torch.zeros(1, *shape),), name=f"random{number}")
+    images = torch.randn(6, *shape)
+    model = quantize(graph, images)
+    memory = MemoryModel(
+        latency=draw.choice([1, 2, 7, 40, 150]),
+        gap=draw.choice([0, 0, 1, 3]),
+        outstanding=draw.randint(1, 5),
+    )
+    return Pair(compile_model(model, machine), images[: draw.randint(1, 4)], memory)
+
+
+def faults(number: int) -> list[str]:
+    """What is wrong with pair ``number``, as text; nothing if all is as it should be."""
+    made = pair(number)
+    replay = f"replay: .venv/bin/python benchmarks/random_pairs.py {number}"
+    found = []
+    exact = cosimulate(made.program, made.images, memory=made.memory, tensors="all")
+    found += [f"{item}; {replay}" for item in exact.mismatches]
+    found += [
+        f"{name}: predicted {predicted}, measured {measured}, {made.memory}; {replay}"
+        for name, (predicted, measured) in exact.counters.items()
+        if predicted != measured
+    ]
+    waiting = cosimulate(
+        made.program, made.images, memory=made.memory, jitter=number, tensors="none"
+    )
+    found += [f"with random waits: {item}; {replay}" for item in waiting.mismatches]
+    return found
+
+
+def main() -> int:
+    """Runs the pairs that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("first", type=int)
+    parser.add_argument("end", type=int, nargs="?")
+    arguments = parser.parse_args()
+    wrong = 0
+    for number in range(arguments.first, arguments.end or arguments.first + 1):
+        began = time.perf_counter()
+        machine = random_machine(number // MODELS_PER_MACHINE)
+        found = faults(number)
+        wrong += bool(found)
+        size = f"{machine.rows}x{machine.cols}x{machine.depth}, {machine.port_bits} bits"
+        seconds = time.perf_counter() - began
+        print(f"{number}: {size}, {seconds:.0f} s:", "; ".join(found) or "equal", flush=True)
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
