@@ -22,6 +22,11 @@ from .program import Boundary, Fetch, NormStep, Program, Step, Usage, check
 
 __all__ = ["compile_model"]
 
+_FIRST_PARTS = 8
+"""Parts of the first product, if they keep all slots busy: it begins when one has come."""
+_FIRST_WORDS = 512
+"""Words of a matrix for which that is worth while."""
+
 
 def compile_model(model: IntegerModel, machine: Machine) -> Program:
     """The Program of ``model`` on ``machine``.
@@ -402,6 +407,9 @@ class _Compiler:
         # In parts, if the whole matrix would leave no room for the next one.
         unit = self._unit(destination, group_tiles, heads)
         most = max(unit, machine.weight_words // 2 // words // unit * unit)
+        if destination is Destination.EMBED and tiles * words >= _FIRST_WORDS:
+            # The first product of a run has nothing to hide the transfer of its weights behind.
+            most = min(most, max(machine.rows, ceil_div(tiles, _FIRST_PARTS)))
         previous: _Ready | None = None
         for first in range(0, tiles, most):
             count = min(most, tiles - first)

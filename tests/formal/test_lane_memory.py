@@ -52,9 +52,10 @@ class Alignment(Proof):
                 Assert(write.enable.bit_select(target, 1)),
                 Assert(write.next_row.bit_select(target, 1) == beyond),
                 Assert(data[target] == chunk[index]),
-                Cover(beyond & (unit.count == cols)),
                 Cover(~beyond & (unit.count == 1)),
             ]
+            if cols < lanes:  # otherwise every chunk is a row
+                m.d.comb += Cover(beyond & (unit.count == cols))
         # And nothing else is written: as many lanes as bytes.
         count = Signal(range(lanes + 1))
         m.d.comb += [
