@@ -68,7 +68,9 @@ OutFolder: TypeAlias = Annotated[
 MachineName: TypeAlias = Annotated[
     str,
     typer.Option(
-        "--machine", metavar="NAME|FILE", help="small, medium or large, or a machine's TOML file."
+        "--machine",
+        metavar="NAME|FILE",
+        help="small, medium, large, base, or a machine's TOML file.",
     ),
 ]
 

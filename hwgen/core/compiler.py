@@ -56,9 +56,13 @@ def _short(program: Program) -> list[Usage]:
     return [usage for usage in program.usage if usage.used > usage.capacity]
 
 
+def _size(machine: Machine) -> tuple[int, int]:
+    return machine.multipliers, machine.buffers.token + machine.buffers.weight
+
+
 def _that_fits(model: IntegerModel) -> str:
-    """The shipped machine with the fewest multipliers on which ``model`` fits, in words."""
-    shipped = sorted(map(load_machine, machine_names()), key=lambda machine: machine.multipliers)
+    """The smallest shipped machine on which ``model`` fits, in words."""
+    shipped = sorted(map(load_machine, machine_names()), key=_size)
     for machine in shipped:
         if not _short(_Compiler(model, machine).run()):
             return f"; it fits machine '{machine.name}'"

@@ -167,10 +167,10 @@ def test_a_machine_out_of_range(
 def test_a_buffer_too_small_says_how_much_is_needed(
     refused: Refused, quantized_file: Path, tmp_path: Path
 ) -> None:
-    path = machine_file(tmp_path, r"^weight = 64$", "weight = 8")
+    path = machine_file(tmp_path, r"^token = 24$", "token = 4")
     text = refused("generate", quantized_file, "--machine", path, "--out", tmp_path / "out")
-    largest = 64 * 256  # the matrix of fc1
-    assert f"buffers.weight needs {largest} bytes, has {8 * 1024}, {8 * 1024} missing" in text
+    hidden = 17 * 256  # tokens x activations of the MLP
+    assert f"buffers.token needs {hidden} bytes, has 4096, {hidden - 4096} missing" in text
     assert "it fits machine 'small'" in text
     assert not (tmp_path / "out").exists()
 

@@ -90,14 +90,14 @@ def test_a_model_that_is_too_large_is_told_all_at_once(program: Program) -> None
 
 
 def test_what_is_missing_and_where_it_fits_are_told(digits_model) -> None:
-    """The largest matrix, 64 x 256, must be in the weight buffer at a time."""
+    """17 tokens of 256 hidden activations; keys fit."""
     small = load_machine("small")
-    buffers = small.buffers.model_copy(update={"weight": 15, "tokens": 16})
+    buffers = small.buffers.model_copy(update={"token": 4, "tokens": 16})
     with pytest.raises(VitruviusError) as raised:
         compile_model(digits_model, small.model_copy(update={"buffers": buffers}))
     text = str(raised.value)
     assert "vit_digits does not fit machine 'small'" in text
-    assert "buffers.weight needs 16384 bytes, has 15360, 1024 missing" in text
+    assert "buffers.token needs 4352 bytes, has 4096, 256 missing" in text
     assert "buffers.tokens needs 17 tokens, has 16, 1 missing" in text
     assert "buffers.key" not in text
     assert text.endswith("; it fits machine 'small'")
