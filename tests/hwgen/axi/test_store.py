@@ -92,7 +92,7 @@ class Scenario:
             self.images.append(
                 {
                     "rows": [hex(row) for row in rows],
-                    "row": rng.randrange(ROWS - len(rows) + 1),
+                    "row": rng.randrange(ROWS - max(1, len(rows)) + 1),
                     "tail": rng.choice([1, 1, 5]),
                 }
             )
