@@ -28,7 +28,7 @@ from vitruvius.models.quantize import quantize
 from vitruvius.models.trace import trace
 from vitruvius.models.zoo.config import VisionTransformerConfig
 from vitruvius.models.zoo.vit import VisionTransformer
-from vitruvius.sim.stream_cosim import cosimulate_stream
+from vitruvius.sim.cosim import cosimulate
 
 __all__ = ["MODELS_PER_MACHINE", "Pair", "faults", "pair", "random_machine"]
 
@@ -123,14 +123,16 @@ def faults(number: int) -> list[str]:
     made = pair(number)
     replay = f"replay: .venv/bin/python benchmarks/random_pairs.py {number}"
     found = []
-    exact = cosimulate_stream(made.program, made.images, memory=made.memory, tensors=True)
+    exact = cosimulate(made.program, made.images, memory=made.memory, tensors="all")
     found += [f"{item}; {replay}" for item in exact.mismatches]
     found += [
         f"{name}: predicted {predicted}, measured {measured}, {made.memory}; {replay}"
         for name, (predicted, measured) in exact.counters.items()
         if predicted != measured
     ]
-    waiting = cosimulate_stream(made.program, made.images, memory=made.memory, jitter=number)
+    waiting = cosimulate(
+        made.program, made.images, memory=made.memory, jitter=number, tensors="none"
+    )
     found += [f"with random waits: {item}; {replay}" for item in waiting.mismatches]
     return found
 

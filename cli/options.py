@@ -14,6 +14,9 @@ __all__ = [
     "EngineName",
     "JsonFile",
     "MachineName",
+    "MemoryGap",
+    "MemoryLatency",
+    "MemoryOutstanding",
     "ModelName",
     "OutFolder",
     "Unmapped",
@@ -32,8 +35,8 @@ class Unmapped(StrEnum):
 class Engine(StrEnum):
     """What drives the verilated design."""
 
+    NATIVE = "native"
     COCOTB = "cocotb"
-    PYVERILATOR = "pyverilator"
 
 
 ModelName: TypeAlias = Annotated[
@@ -65,13 +68,42 @@ OutFolder: TypeAlias = Annotated[
 MachineName: TypeAlias = Annotated[
     str,
     typer.Option(
-        "--machine", metavar="NAME|FILE", help="small, medium or large, or a machine's TOML file."
+        "--machine",
+        metavar="NAME|FILE",
+        help="small, medium, large, base, or a machine's TOML file.",
     ),
 ]
 
 EngineName: TypeAlias = Annotated[
     Engine,
-    typer.Option("--engine", help="What drives the simulator: cocotb, or plain Python."),
+    typer.Option(
+        "--engine",
+        help="What drives the simulator: C++, or cocotb with cocotbext-axi.",
+    ),
+]
+
+MemoryLatency: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--latency", metavar="CYCLES", min=1, help="Cycles until external memory answers a burst."
+    ),
+]
+
+MemoryGap: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--gap", metavar="CYCLES", min=0, help="Idle cycles between the beats of external memory."
+    ),
+]
+
+MemoryOutstanding: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--outstanding",
+        metavar="BURSTS",
+        min=1,
+        help="Bursts that external memory takes at a time.",
+    ),
 ]
 
 Weights: TypeAlias = Annotated[

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from .options import Calibration, JsonFile, MachineName, ModelName, Weights
+from .options import (
+    Calibration,
+    JsonFile,
+    MachineName,
+    MemoryGap,
+    MemoryLatency,
+    MemoryOutstanding,
+    ModelName,
+    Weights,
+)
 from .output import Output
 
 __all__ = ["simulate"]
@@ -17,13 +26,9 @@ def simulate(
     model: ModelName,
     machine: MachineName = "large",
     images: Annotated[int, typer.Option(min=1, help="Images of the run, back to back.")] = 1,
-    latency: Annotated[
-        int, typer.Option(min=1, help="Cycles from an accepted read to its first beat.")
-    ] = 100,
-    gap: Annotated[int, typer.Option(min=0, help="Idle cycles between two beats.")] = 0,
-    outstanding: Annotated[
-        int, typer.Option(min=1, help="Bursts that memory keeps pending at a time.")
-    ] = 16,
+    latency: MemoryLatency = 100,
+    gap: MemoryGap = 0,
+    outstanding: MemoryOutstanding = 16,
     timeline: Annotated[
         Path | None,
         typer.Option(
@@ -51,8 +56,8 @@ def simulate(
     from ..reports.simulation import lost_table, operator_table, simulation_record
     from ..reports.timeline import timeline_json
     from ..reports.writing import check_file, write_text
+    from ..sim.cycle import simulate as run
     from ..sim.lost_cycles import by_operator, lost_cycles
-    from ..sim.streaming import simulate as run
     from .workload import quantized
 
     if timeline is not None:

@@ -1,4 +1,4 @@
-"""Writes an accelerator: Verilog, memory images, manifest, register map, program listing."""
+"""Writes an accelerator: Verilog, parameter image, manifest, register map, program listing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import tempfile
 from pathlib import Path
 
 from ..errors import VitruviusError
-from .accelerator import Accelerator
-from .instruction import LAYOUT, Opcode
-from .machine import Machine
-from .manifest import IMAGE_FILES, manifest_of
-from .program import Program
-from .registers import REGISTERS, register_header, register_table
+from .axi.register_map import register_header, register_map, register_table
+from .core.accelerator import COUNTERS, Accelerator
+from .core.counters import COUNTER_BITS, Counter
+from .core.image import ParameterImage
+from .core.instruction import Norm, Product
+from .core.machine import Machine
+from .core.program import Fetch, Program
+from .manifest import PARAMETERS_FILE, manifest_of
 from .verilog import to_verilog
 
 __all__ = ["TOP", "generate", "verilog_of"]
@@ -35,12 +37,14 @@ def generate(program: Program, out: Path) -> list[Path]:
     """
     if out.exists() and not out.is_dir():
         raise VitruviusError(f"output folder {out}: expected a folder, found a file")
+    registers = register_map(COUNTERS)
+    parameters = ParameterImage(program).to_bytes()
     texts = {
         f"{TOP}.v": verilog_of(program.machine),
-        "manifest.json": manifest_of(program).model_dump_json(indent=1) + "\n",
-        "program.txt": _listing(program),
-        "registers.md": register_table(REGISTERS),
-        f"{TOP}.h": register_header(REGISTERS),
+        "manifest.json": manifest_of(program, parameters).model_dump_json(indent=1) + "\n",
+        "program.txt": listing(program),
+        "registers.md": register_table(registers),
+        f"{TOP}.h": register_header(registers),
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -50,9 +54,8 @@ def generate(program: Program, out: Path) -> list[Path]:
     try:
         for name, text in texts.items():
             (staging / name).write_text(text)
-        for target, name in IMAGE_FILES.items():
-            (staging / name).write_bytes(program.image_of(target))
-        names = sorted([*texts, *IMAGE_FILES.values()])
+        (staging / PARAMETERS_FILE).write_bytes(parameters)
+        names = sorted([*texts, PARAMETERS_FILE])
         for name in names:
             (staging / name).replace(out / name)
     except OSError as error:
@@ -62,17 +65,61 @@ def generate(program: Program, out: Path) -> list[Path]:
     return [out / name for name in names]
 
 
-def _listing(program: Program) -> str:
-    """The program as text, one step a line, fields that are not zero."""
-    lines = [f"# {program.model.name} on {program.machine.name}, {len(program.steps)} steps"]
-    for index, step in enumerate(program.steps):
-        item = step.instruction
-        parts = [f"{index:4d} {item.opcode.name:8s} {step.name:32s}"]
-        if item.opcode is Opcode.PRODUCT:
-            parts.append(f"{item.a_source.name} x {item.b_source.name} -> {item.destination.name}")
-        for name, _ in LAYOUT:
-            value = int(getattr(item, str(name)))
-            if value and name not in ("opcode", "a_source", "b_source", "destination"):
-                parts.append(f"{name}={value}")
-        lines.append(" ".join(parts).rstrip())
+def listing(program: Program) -> str:
+    """The programs of the three engines as text: what each instruction does and waits for."""
+    lines = [
+        f"# {program.model.name} on {program.machine.name}",
+        "# Counters begin at 0 with a run and grow with every image; a threshold is that of the",
+        "# first image. DRAINED, WEIGHED, NORMALISED: rows; FETCHED: transfers; ISSUED: products.",
+        "",
+        f"# {len(program.boot)} transfers at boot",
+        *(_fetch(index, fetch) for index, fetch in enumerate(program.boot)),
+        "",
+        f"# {len(program.fetches)} transfers of an image",
+        *(_fetch(index, fetch) for index, fetch in enumerate(program.fetches)),
+        "",
+        f"# {len(program.steps)} products",
+        *(_product(index, step.name, step.instruction) for index, step in enumerate(program.steps)),
+        "",
+        f"# {len(program.norms)} normalisations",
+        *(
+            _norm(index, norm.operator, norm.instruction)
+            for index, norm in enumerate(program.norms)
+        ),
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _fetch(index: int, fetch: Fetch) -> str:
+    wait = "" if fetch.threshold is None else f" when ISSUED >= {fetch.threshold}"
+    return (
+        f"{index:4d} {fetch.target.name:16s} {fetch.words} words from {fetch.source} "
+        f"to {fetch.destination}{wait}"
+    )
+
+
+def _product(index: int, name: str, item: Product) -> str:
+    waits = []
+    if item.start_wait is not Counter.NONE:
+        waits.append(f"begins when {item.start_wait.name} >= {_signed(item.start_threshold)}")
+    if item.row_wait is not Counter.NONE:
+        step = f" + {item.row_step} a row" if item.row_step else ""
+        waits.append(f"rows when {item.row_wait.name} >= {_signed(item.row_threshold)}{step}")
+    return (
+        f"{index:4d} {name:32s} {item.a_source.name} x {item.b_source.name} -> "
+        f"{item.destination.name}, {item.tokens} rows x {item.tiles} tiles x {item.words} words"
+        + "".join(f"; {wait}" for wait in waits)
+    )
+
+
+def _norm(index: int, name: str, item: Norm) -> str:
+    return (
+        f"{index:4d} {name:32s} {item.tokens} rows x {item.tiles} tiles; begins when "
+        f"ISSUED >= {_signed(item.start_threshold)}; rows when DRAINED >= "
+        f"{_signed(item.row_threshold)} + 1 a row"
+    )
+
+
+def _signed(threshold: int) -> int:
+    """A threshold as the compiler meant it: those of an earlier image are negative."""
+    return threshold - (1 << COUNTER_BITS) if threshold >> (COUNTER_BITS - 1) else threshold

@@ -1,5 +1,5 @@
-"""What a host needs to drive a generated accelerator: one JSON file and three memory images
-beside it.
+"""What a host needs to drive a generated accelerator: one JSON file, and the parameter image beside
+it.
 """
 
 from __future__ import annotations
@@ -11,25 +11,30 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import VitruviusError
-from .loader import Target
-from .program import Boundary, Program
+from .core.accelerator import COUNTERS
+from .core.image import ParameterImage
+from .core.program import Boundary, Program
 
-__all__ = ["IMAGE_FILES", "Manifest", "manifest_of", "read_image", "read_manifest"]
+__all__ = ["PARAMETERS_FILE", "Manifest", "manifest_of", "read_manifest", "read_parameters"]
 
-IMAGE_FILES = {
-    Target.PROGRAM: "program.bin",
-    Target.WEIGHT: "weights.bin",
-    Target.COLUMN: "columns.bin",
-}
+PARAMETERS_FILE = "parameters.bin"
 
 
 class Manifest(BaseModel):
-    """Layout of streams and memories of one Program on one Machine.
+    """Layout of memory for one Program on one Machine, and what its codes mean.
 
-    image_scale: value of one input code; image_patch: side of a patch; the image stream is
-    image_tokens rows of image_words beats of ``depth`` bytes, features in the order channel, row,
-    column of the patch.
-    result_scale: value of one logit code. files: sha256 of each memory image.
+    machine_digest, program_digest: what the registers MACHINE and PROGRAM begin with. port_bits,
+    on_chip_kib: width of the memory port; size of the memory on the chip, 0 if it is external.
+    products: names, in the order in which STATUS and BREAK count them.
+    image_scale: value of one input code; image_patch: side of a patch; an image is image_tokens
+    rows of image_words words of ``depth`` bytes, features in the order channel, row, column of the
+    patch; a word takes image_word_bytes in memory, an image image_bytes; images are image_pitch
+    bytes apart.
+    results: logits, 16-bit codes little-endian, sent in whole beats (result_bytes); result_scale:
+    value of one; result_pitch: bytes from results to results.
+    traffic: bytes that one image moves. counters: performance counters, in the order of their
+    registers. tensors: where intermediate tensors can be read, before which product.
+    files: sha256 and size of the parameter image.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,23 +46,34 @@ class Manifest(BaseModel):
     rows: int
     cols: int
     depth: int
-    steps: tuple[str, ...]
+    port_bits: int
+    on_chip_kib: int
+    products: tuple[str, ...]
     image_shape: tuple[int, int, int]
     image_patch: int
     image_scale: float
     image_tokens: int
     image_words: int
+    image_word_bytes: int
     image_features: int
+    image_bytes: int
+    image_pitch: int
     results: int
     result_scale: float
+    result_bytes: int
+    result_pitch: int
+    traffic: dict[str, int]
+    counters: tuple[str, ...]
     tensors: tuple[Boundary, ...]
     files: dict[str, str]
+    sizes: dict[str, int]
 
 
-def manifest_of(program: Program) -> Manifest:
-    """The manifest of ``program``."""
+def manifest_of(program: Program, parameters: bytes) -> Manifest:
+    """The manifest of ``program``, whose parameter image is ``parameters``."""
     source, final = program.model.operators[0], program.model.operators[-1]
-    machine = program.machine
+    machine, layout = program.machine, ParameterImage(program)
+    image_bytes = layout.traffic["image"]
     return Manifest(
         model=program.model.name,
         machine=machine.name,
@@ -66,20 +82,27 @@ def manifest_of(program: Program) -> Manifest:
         rows=machine.rows,
         cols=machine.cols,
         depth=machine.depth,
-        steps=tuple(step.name for step in program.steps),
+        port_bits=machine.port_bits,
+        on_chip_kib=machine.memory,
+        products=tuple(step.name for step in program.steps),
         image_shape=program.model.image_shape,
         image_patch=int(source.attributes["patch"]),
         image_scale=source.scale,
         image_tokens=program.image_tokens,
         image_words=program.image_words,
+        image_word_bytes=image_bytes // (program.image_tokens * program.image_words),
         image_features=program.image_features,
+        image_bytes=image_bytes,
+        image_pitch=layout.image_pitch,
         results=program.results,
         result_scale=final.scale,
+        result_bytes=layout.traffic["results"],
+        result_pitch=layout.result_pitch,
+        traffic=layout.traffic,
+        counters=COUNTERS,
         tensors=program.boundaries,
-        files={
-            name: hashlib.sha256(program.image_of(target)).hexdigest()
-            for target, name in IMAGE_FILES.items()
-        },
+        files={PARAMETERS_FILE: hashlib.sha256(parameters).hexdigest()},
+        sizes={PARAMETERS_FILE: len(parameters)},
     )
 
 
@@ -96,15 +119,18 @@ def read_manifest(folder: Path) -> Manifest:
         raise VitruviusError(f"{path}: not a manifest: {str(error).splitlines()[0]}") from None
 
 
-def read_image(folder: Path, manifest: Manifest, target: Target) -> bytes:
-    """A memory image, checked against the manifest's hash. Raises VitruviusError if it is another
-    one.
+def read_parameters(folder: Path, manifest: Manifest) -> bytes:
+    """The parameter image in ``folder``. Raises VitruviusError if it cannot be read, or if its
+    length or its hash is not the manifest's.
     """
-    path = folder / IMAGE_FILES[target]
+    path = folder / PARAMETERS_FILE
     try:
         image = path.read_bytes()
     except OSError as error:
         raise VitruviusError(f"{path}: not readable: {error.strerror}") from None
-    if hashlib.sha256(image).hexdigest() != manifest.files[path.name]:
+    expected = manifest.sizes[PARAMETERS_FILE]
+    if len(image) != expected:
+        raise VitruviusError(f"{path}: expected {expected} bytes, got {len(image)}")
+    if hashlib.sha256(image).hexdigest() != manifest.files[PARAMETERS_FILE]:
         raise VitruviusError(f"{path}: {len(image)} bytes that do not match the manifest's hash")
     return image

@@ -88,12 +88,17 @@ class DemoReport:
 
 def verdict(cosim: CosimReport) -> str:
     """The sentence on top of every report of a co-simulation."""
-    cycles = "equal" if cosim.cycle_exact else "differ"
-    return f"{cosim.bit_exact_images} of {cosim.images} images bit-exact, predicted cycles {cycles}"
+    what = "cycles" if cosim.timed else "words and beats"
+    how = "equal" if cosim.cycle_exact else "differ"
+    return f"{cosim.bit_exact_images} of {cosim.images} images bit-exact, predicted {what} {how}"
 
 
 def cycle_range(cycles: Sequence[int]) -> str:
-    """Cycles per image: one number where all images agree, otherwise least to most."""
+    """Cycles per image: one number where all images agree, otherwise least to most; "-" where there
+    is none.
+    """
+    if not cycles:
+        return "-"
     least, most = min(cycles), max(cycles)
     return count(least) if least == most else f"{count(least)} to {count(most)}"
 

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from jinja2 import Environment, StrictUndefined
 
-from ..sim.cosim import StepComparison
+from ..sim.estimate import OperatorCost
 from .demo import DemoReport, Sample, cycle_range
 from .quantities import count, percent, quantity
 
@@ -30,12 +30,12 @@ class _Logit:
 
 @dataclass(frozen=True)
 class _Group:
-    """Consecutive steps of one part of the model, with their sums."""
+    """Consecutive operators of one part of the model, with the sums of their cycles."""
 
     name: str
-    steps: tuple[StepComparison, ...]
-    predicted: int
-    measured: int
+    operators: int
+    cycles: int
+    product_cycles: int
 
 
 def demo_page(report: DemoReport) -> str:
@@ -46,7 +46,8 @@ def demo_page(report: DemoReport) -> str:
     )
     environment.filters.update(count=count, percent=percent, quantity=_unbroken)
     cosim = report.cosim
-    groups = _groups(cosim.steps)
+    operators = report.estimate.operators
+    groups = _groups(operators)
     page = environment.from_string(template).render(
         report=report,
         estimate=report.estimate,
@@ -57,9 +58,9 @@ def demo_page(report: DemoReport) -> str:
         total_params=sum(row.params for row in report.operators),
         total_operators=sum(row.count for row in report.operators),
         groups=groups,
-        longest_step=max((max(s.predicted, s.measured) for s in cosim.steps), default=1),
-        longest_group=max((max(g.predicted, g.measured) for g in groups), default=1),
-        kinds=_kinds(cosim.steps),
+        longest_group=max((group.cycles for group in groups), default=1),
+        longest_counter=max((max(pair) for pair in cosim.counters.values()), default=1) or 1,
+        causes=_causes(operators),
         samples=[(sample, _logits(sample)) for sample in report.samples],
     )
     return page.lstrip() + "\n"
@@ -70,16 +71,13 @@ def _unbroken(value: float, unit: str) -> str:
     return quantity(value, unit).replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def _groups(steps: tuple[StepComparison, ...]) -> list[_Group]:
-    """Steps gathered by the first two parts of their names: "blocks.0", "head"."""
+def _groups(operators: tuple[OperatorCost, ...]) -> list[_Group]:
+    """Operators gathered by the first two parts of their names: "blocks.0", "head"."""
     groups = []
-    for name, members in groupby(steps, key=lambda step: _part(step.name)):
+    for name, members in groupby(operators, key=lambda item: _part(item.name)):
         rows = tuple(members)
-        groups.append(
-            _Group(
-                name, rows, sum(row.predicted for row in rows), sum(row.measured for row in rows)
-            )
-        )
+        cycles = sum(row.cycles for row in rows)
+        groups.append(_Group(name, len(rows), cycles, sum(row.product_cycles for row in rows)))
     return groups
 
 
@@ -88,14 +86,16 @@ def _part(name: str) -> str:
     return ".".join(words[:2]) if len(words) > 1 and words[1].isdigit() else words[0]
 
 
-def _kinds(steps: tuple[StepComparison, ...]) -> list[tuple[str, int, float]]:
-    """(kind, RTL cycles, share of all) of the steps, most cycles first."""
-    cycles: dict[str, int] = {}
-    for step in steps:
-        cycles[step.kind] = cycles.get(step.kind, 0) + step.measured
-    total = sum(cycles.values()) or 1
+def _causes(operators: tuple[OperatorCost, ...]) -> list[tuple[str, int, float]]:
+    """(counter, cycles, share of all): where the cycles of one image went, most first."""
+    cycles = {"PRODUCT_CYCLES": sum(item.product_cycles for item in operators)}
+    for item in operators:
+        for name, lost in item.lost.items():
+            cycles[name] = cycles.get(name, 0) + lost
+    total = sum(item.cycles for item in operators) or 1
+    cycles["start, last drain and store"] = total - sum(cycles.values())
     rows = sorted(cycles.items(), key=lambda item: (-item[1], item[0]))
-    return [(kind, amount, amount / total) for kind, amount in rows]
+    return [(name, amount, amount / total) for name, amount in rows if amount]
 
 
 def _logits(sample: Sample) -> list[_Logit]:

@@ -10,8 +10,8 @@ from rich.table import Table
 from .table import plain
 
 if TYPE_CHECKING:
+    from ..sim.cycle import CycleReport
     from ..sim.lost_cycles import LostCycles, OperatorCycles
-    from ..sim.streaming import StreamReport
 
 __all__ = ["lost_table", "operator_table", "simulation_record"]
 
@@ -42,7 +42,7 @@ def operator_table(rows: Sequence[OperatorCycles]) -> Table:
     return table
 
 
-def simulation_record(report: StreamReport, lost: LostCycles) -> dict[str, object]:
+def simulation_record(report: CycleReport, lost: LostCycles) -> dict[str, object]:
     """The same for ``--json``."""
     program = report.program
     return {

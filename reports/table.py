@@ -17,7 +17,7 @@ from .quantities import count, percent, quantity
 if TYPE_CHECKING:
     from ..fpga_targets.device import Device
     from ..fpga_targets.synthesis import Resources
-    from ..hwgen.program import Program
+    from ..hwgen.core.program import Program
     from ..models.graph import Unmapped
     from ..models.zoo import ZooModel
     from ..sim.cosim import CosimReport, Mismatch
@@ -121,7 +121,8 @@ def usage_table(program: Program) -> Group:
         )
     return titled(
         f"{program.model.name} on {machine.name}: {machine.rows} x {machine.cols} x "
-        f"{machine.depth} = {machine.multipliers} multipliers, {len(program.steps)} instructions",
+        f"{machine.depth} = {machine.multipliers} multipliers, {len(program.steps)} products, "
+        f"{len(program.norms)} normalisations, {len(program.fetches)} transfers an image",
         table,
     )
 
@@ -149,42 +150,45 @@ def resources_table(resources: Resources, device: Device, shares: Mapping[str, f
 
 
 def cosim_table(report: CosimReport) -> Group:
-    """A co-simulation: the verdict, cycles, speed, and the steps by kind."""
-    table = plain(
-        ["kind of step", "steps", "predicted cycles", "RTL cycles"],
-        numbers=["steps", "predicted cycles", "RTL cycles"],
-    )
-    kinds: dict[str, list[int]] = {}
-    for step in report.steps:
-        row = kinds.setdefault(step.kind, [0, 0, 0])
-        row[0] += 1
-        row[1] += step.predicted
-        row[2] += step.measured
-    for kind, (steps, predicted, measured) in sorted(kinds.items(), key=lambda i: (-i[1][2], i[0])):
+    """A co-simulation: the verdict, the counters of the run, cycles per image, and the speed."""
+    table = plain(["counter", "predicted", "RTL"], numbers=["predicted", "RTL"])
+    for name, (predicted, measured) in report.counters.items():
         table.add_row(
-            escape(kind),
-            count(steps),
+            escape(name),
             count(predicted),
             count(measured),
             style="" if predicted == measured else "red",
         )
-    table.add_section()
-    table.add_row(
-        "one image",
-        count(len(report.steps)),
-        count(report.predicted_cycles[0]),
-        count(report.rtl_cycles[0]),
+    memory = report.memory
+    timing = (
+        f"memory: {memory.latency} cycles to an answer, {memory.gap} between beats, "
+        f"{memory.outstanding} bursts pending"
+        if report.timed
+        else f"memory: of engine {report.engine}, with waits of its own; {report.cycles:,} cycles"
     )
+    lines = [timing]
+    if report.timed:
+        lines.append(
+            f"cycles per image, the first one with what is loaded once: predicted "
+            f"{_cycles(report.predicted_cycles)}, RTL {_cycles(report.rtl_cycles)}"
+        )
     return titled(
         f"{report.model} on {report.machine}: {verdict(report)}",
         table,
+        *lines,
         (
             f"{report.images} images with {report.engine}: {report.tensors_compared} tensors "
-            f"compared beside the logits, {quantity(report.cycles_per_s, 'cycles/s')} in "
-            f"{_some(report.workers, 'process', 'processes')}, "
+            f"compared beside the logits, {quantity(report.cycles_per_s, 'cycles/s')}, "
             f"build {quantity(report.build_s, 's')}, in all {quantity(report.wall_s, 's')}"
         ),
     )
+
+
+def _cycles(images: Sequence[int]) -> str:
+    """The first image's cycles, and those of the others."""
+    if len(images) < 2:
+        return cycle_range(images)
+    return f"{count(images[0])}, then {cycle_range(images[1:])}"
 
 
 def mismatch_table(mismatches: Sequence[Mismatch]) -> Group:
@@ -236,6 +240,7 @@ def estimate_table(estimate: Estimate) -> Group:
         f"{estimate.model} on {estimate.target}, machine {estimate.machine} at "
         f"{quantity(estimate.clock_hz, 'Hz')}",
         table,
+        *(f"warning: {text}" for text in estimate.warnings),
         *(f"on the host: {name}: {reason}" for name, reason in estimate.unmapped),
         "assumptions (their sources in full: --json):",
         *(f"  {item.text} ({item.source.split(':')[0]})" for item in estimate.assumptions),
@@ -255,8 +260,8 @@ def demo_table(report: DemoReport) -> Group:
             f"{percent(report.float_accuracy, digits=2)} of {report.test_images} test images",
         ),
         ("integer accuracy", percent(report.integer_accuracy, digits=2)),
-        ("predicted cycles", cycle_range(cosim.predicted_cycles)),
-        ("RTL cycles", cycle_range(cosim.rtl_cycles)),
+        ("predicted cycles", f"{_cycles(cosim.predicted_cycles)} an image"),
+        ("RTL cycles", f"{_cycles(cosim.rtl_cycles)} an image"),
         (
             "latency",
             f"{quantity(estimate.latency_s, 's')} at {quantity(estimate.clock_hz, 'Hz')} "
@@ -288,10 +293,6 @@ def findings_table(findings: Sequence[tuple[str, str, str, str, str]]) -> Group:
             escape(place if version else remedy),
         )
     return titled("Tools", table)
-
-
-def _some(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
 
 
 def shape(sizes: Sequence[int]) -> str:

@@ -6,14 +6,14 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..sim.streaming import StreamReport
+    from ..sim.cycle import CycleReport
 
 __all__ = ["timeline_json"]
 
 _TRACKS = ("products", "drain", "norm", "memory reads", "results")
 
 
-def timeline_json(report: StreamReport) -> str:
+def timeline_json(report: CycleReport) -> str:
     """One track for each unit; a microsecond of the trace is a cycle.
 
     Format: Trace Event Format, complete events (``ph`` X) and metadata.

@@ -39,6 +39,7 @@ __all__ = [
     "cache_folder",
     "cached_build",
     "call_tool",
+    "cocotb_environment",
     "compiler_version",
     "run_cocotb",
     "run_logged",
@@ -245,10 +246,8 @@ def run_cocotb(
     results = result_dir / "results.xml"
     results.unlink(missing_ok=True)
     log = result_dir / "simulation.log"
-    variables = dict(os.environ)
+    variables = cocotb_environment(build.top, module, results, python_path=python_path)
     variables.update(environment)
-    variables.update(_cocotb_variables(build.top, module, results))
-    variables["PYTHONPATH"] = os.pathsep.join([*map(str, python_path), *sys.path])
     if test_filter is not None:
         variables["COCOTB_TEST_FILTER"] = test_filter
     command = [str(build.executable), *(["--trace"] if build.trace else [])]
@@ -283,8 +282,14 @@ def run_logged(
                     process.kill()
 
 
-def _cocotb_variables(top: str, module: str, results: Path) -> dict[str, str]:
-    """What cocotb's own runner sets for Verilator (cocotb 2.1, custom flows)."""
+def cocotb_environment(
+    top: str, module: str, results: Path, *, python_path: Sequence[Path] = ()
+) -> dict[str, str]:
+    """Environment of this process, and what cocotb's own runner sets for Verilator (cocotb 2.1,
+    custom flows). The Python inside searches ``python_path``, then what this one searches.
+
+    Raises VitruviusError if this Python has no shared library.
+    """
     libraries = str(cocotb_tools.config.libs_dir)
     library = find_libpython()
     if library.path is None:
@@ -293,6 +298,7 @@ def _cocotb_variables(top: str, module: str, results: Path) -> dict[str, str]:
             + library.remedy
         )
     return {
+        **os.environ,
         "COCOTB_TOPLEVEL": top,
         "COCOTB_TEST_MODULES": module,
         "COCOTB_RESULTS_FILE": str(results),
@@ -302,6 +308,7 @@ def _cocotb_variables(top: str, module: str, results: Path) -> dict[str, str]:
             filter(None, [libraries, os.environ.get("LD_LIBRARY_PATH", "")])
         ),
         "PYGPI_PYTHON_BIN": sys.executable,
+        "PYTHONPATH": os.pathsep.join([*map(str, python_path), *sys.path]),
         "TOPLEVEL_LANG": "verilog",
     }
 

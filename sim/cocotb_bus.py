@@ -1,103 +1,95 @@
-"""Co-simulation under cocotb: the pins of an accelerator, and the test that runs a job on them.
+"""Co-simulation under cocotb: cocotbext-axi's memory and AXI4-Lite master drive the accelerator.
 
-This module is loaded inside the simulator. Pins change and are read at falling clock edges, half
-a period away from the edge at which the design samples them. While the accelerator computes,
-Python sleeps until `done`, `paused` or a logit wakes it, and the compiled clock runs alone.
+Both are a bus-functional model that nobody here wrote. This module is also loaded inside the
+simulator, where its test follows the script in the folder that VITRUVIUS_JOB names.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import cocotb
 from cocotb.clock import Clock
-from cocotb.triggers import FallingEdge, First, RisingEdge
+from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
 from cocotb.utils import get_sim_time
+from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 
-from ..hwgen.loader import Target
-from ..hwgen.manifest import read_manifest
-from .host import load_program, run_image
-from .job import Job, Outcome
+from ..hwgen.generate import TOP
+from .bench import build_cocotb, cocotb_environment
+from .host import follow
+from .native.engine import ScriptRun
+
+__all__ = ["CocotbHost", "CocotbRun"]
 
 PERIOD_NS = 10
+_MEMORY_BYTES = 1 << 40
 LogicDesign: TypeAlias = Any
 """cocotb gives the design's pins as attributes that exist at run time only."""
 
 
-class CocotbBus:
-    """A `Bus` on the handles of a cocotb design under test."""
+class CocotbRun(ScriptRun):
+    """Runs scripts on Verilog text under cocotb."""
+
+    def __init__(self, verilog: str) -> None:
+        self.build = build_cocotb(verilog, TOP)
+
+    def command(self, folder: Path) -> tuple[list[str], Mapping[str, str] | None]:
+        environment = cocotb_environment(TOP, __name__, folder / "results.xml")
+        environment["VITRUVIUS_JOB"] = str(folder)
+        return [str(self.build.executable)], environment
+
+
+class CocotbHost:
+    """A `Host` on the handles of a cocotb design under test."""
 
     def __init__(self, dut: LogicDesign) -> None:
         self.dut = dut
-        self._logits: list[int] = []
-
-    async def reset(self) -> None:
-        """Holds reset for two cycles with all inputs low and the logit receiver ready."""
-        dut = self.dut
-        for pin in (dut.load__valid, dut.image__valid, dut.write, dut.write_data, dut.address):
-            pin.value = 0
-        dut.load__payload.value = 0
-        dut.image__payload.value = 0
-        dut.logits__ready.value = 1
+        self.answers: list[int] = []
         dut.rst.value = 1
-        for _ in range(2):
-            await FallingEdge(dut.clk)
-        dut.rst.value = 0
-        await FallingEdge(dut.clk)
+        for name in ("memory", "control"):
+            logging.getLogger(f"cocotb.{dut._name}.{name}").setLevel(logging.WARNING)
+        self.memory = AxiRam(
+            AxiBus.from_prefix(dut, "memory"), dut.clk, dut.rst, size=_MEMORY_BYTES
+        )
+        self.master = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "control"), dut.clk, dut.rst)
+        cocotb.start_soon(self._watch())
 
-    async def load(self, target: Target, image: bytes) -> None:
-        dut = self.dut
-        dut.load__valid.value = 1
-        for start in range(0, len(image), 8):
-            beat = int.from_bytes(image[start : start + 8], "little")
-            dut.load__payload.value = beat | target << 64 | int(start == 0) << 66
-            await FallingEdge(dut.clk)
-        dut.load__valid.value = 0
+    async def _watch(self) -> None:
+        """Notes when memory acknowledges a write burst; ready is always 1."""
+        while True:
+            await RisingEdge(self.dut.memory_bvalid)
+            await FallingEdge(self.dut.clk)
+            while int(self.dut.memory_bvalid.value):
+                self.answers.append(self.cycles)
+                await FallingEdge(self.dut.clk)
+
+    async def reset(self, cycles: int) -> None:
+        self.dut.rst.value = 1
+        await ClockCycles(self.dut.clk, cycles)
+        self.dut.rst.value = 0
+        await ClockCycles(self.dut.clk, 2)
 
     async def write(self, address: int, value: int) -> None:
-        dut = self.dut
-        dut.address.value = address
-        dut.write_data.value = value
-        dut.write.value = 1
-        await FallingEdge(dut.clk)
-        dut.write.value = 0
+        await self.master.write_dword(address, value)
 
     async def read(self, address: int) -> int:
-        self.dut.address.value = address
-        await FallingEdge(self.dut.clk)
-        return int(self.dut.read_data.value)
+        return int(await self.master.read_dword(address))
 
-    async def send_image(self, beats: list[int]) -> None:
-        dut = self.dut
-        dut.image__valid.value = 1
-        for beat in beats:
-            dut.image__payload.value = beat
-            while not int(dut.image__ready.value):
-                await RisingEdge(dut.image__ready)
-                await FallingEdge(dut.clk)
-            await FallingEdge(dut.clk)
-        dut.image__valid.value = 0
+    async def sleep(self, cycles: int) -> None:
+        await ClockCycles(self.dut.clk, cycles)
 
-    async def settle(self) -> None:
-        dut = self.dut
-        while not (int(dut.done.value) or int(dut.paused.value)):
-            if int(dut.logits__valid.value):
-                value = int(dut.logits__payload.value) & 0xFFFF
-                self._logits.append(value - (1 << 16) if value & 0x8000 else value)
-            else:
-                await First(
-                    RisingEdge(dut.done), RisingEdge(dut.paused), RisingEdge(dut.logits__valid)
-                )
-            await FallingEdge(dut.clk)
+    def timing(self, latency: int, gap: int, outstanding: int) -> None:
+        """The memory has a timing of its own."""
 
-    def done(self) -> bool:
-        return bool(int(self.dut.done.value))
+    def store(self, address: int, data: bytes) -> None:
+        self.memory.write(address, data)
 
-    def take_logits(self) -> list[int]:
-        taken, self._logits = self._logits, []
-        return taken
+    def load(self, address: int, length: int) -> bytes:
+        return bytes(self.memory.read(address, length))
 
     @property
     def cycles(self) -> int:
@@ -105,19 +97,7 @@ class CocotbBus:
 
 
 @cocotb.test()
-async def run_job(dut: LogicDesign) -> None:
-    """Runs the job in the folder that VITRUVIUS_JOB names on the accelerator of
-    VITRUVIUS_DESIGN.
-    """
-    folder, design = Path(os.environ["VITRUVIUS_JOB"]), Path(os.environ["VITRUVIUS_DESIGN"])
-    job = Job.read(folder)
-    manifest = read_manifest(design)
+async def run_script(dut: LogicDesign) -> None:
+    """Follows the script in the folder that VITRUVIUS_JOB names."""
     Clock(dut.clk, PERIOD_NS, "ns", impl="gpi").start()
-    bus = CocotbBus(dut)
-    await bus.reset()
-    await load_program(bus, design, manifest)
-    outcome = Outcome(folder, first_cycle=bus.cycles)
-    for image in job.images:
-        tensors = [tensor for tensor in manifest.tensors if tensor.operator in image.tensors]
-        outcome.add(await run_image(bus, manifest, image.beats, tensors), bus.cycles)
-    outcome.save()
+    await follow(CocotbHost(dut), Path(os.environ["VITRUVIUS_JOB"]))

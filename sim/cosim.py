@@ -4,15 +4,9 @@ simulator.
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from threading import Event
 from typing import Literal
@@ -21,34 +15,49 @@ import torch
 from torch import Tensor
 
 from ..errors import VitruviusError
-from ..hwgen.generate import TOP, generate
-from ..hwgen.program import Program
+from ..hwgen.axi.bus import border_beats
+from ..hwgen.axi.memory_model import DEFAULT_MEMORY, MemoryModel
+from ..hwgen.axi.register_map import register, register_map
+from ..hwgen.core.accelerator import COUNTERS
+from ..hwgen.core.core import DebugMemory
+from ..hwgen.core.image import ParameterImage
+from ..hwgen.core.machine import Machine
+from ..hwgen.core.program import Boundary, Program
+from ..hwgen.generate import TOP, verilog_of
 from ..models.integer_model import IntegerOperator
-from .bench import BenchError, build_cocotb, run_cocotb, run_logged
 from .cycle import simulate
-from .host import ImageRun
-from .job import Job, JobImage, read_outcome, read_progress
-from .verilator import toolchain_environment
+from .native.build import build_native
+from .native.engine import NativeOutcome, NativeProgress, NativeRun, ScriptRun
+from .native.script import Script
 
 __all__ = [
     "ENGINES",
+    "UNTIMED",
     "CosimReport",
     "Engine",
     "Mismatch",
     "Progress",
-    "StepComparison",
     "cosimulate",
+    "prepare",
 ]
 
-Engine = Literal["cocotb", "pyverilator"]
-ENGINES: tuple[Engine, ...] = ("cocotb", "pyverilator")
-_IMAGES_PER_WORKER = 8
+Engine = Literal["native", "cocotb"]
+ENGINES: tuple[Engine, ...] = ("native", "cocotb")
+
+UNTIMED = (
+    "PRODUCT_CYCLES", "PADDING_CYCLES", "TOKEN_WORDS", "WEIGHT_WORDS", "KEY_WORDS", "VALUE_WORDS",
+    "DRAINED_CHUNKS", "SOFTMAX_CHUNKS", "NORM_CHUNKS", "READ_BEATS", "WRITTEN_BEATS",
+)  # fmt: skip
+"""Counters that are the same whenever memory answers."""
+
+_DONE, _ERROR = 1 << 1, 0xF << 4
+_SPARE_CYCLES = 1_000_000
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """The first difference in a tensor: element [token][feature], expected from the golden, got
-    from the RTL.
+    """The first difference in a tensor of an image: element [token][feature], expected from the
+    golden, got from the RTL; how many elements differ.
     """
 
     image: int
@@ -61,26 +70,16 @@ class Mismatch:
 
 
 @dataclass(frozen=True)
-class StepComparison:
-    """Cycles of one step of the first image: predicted by the simulator, measured by the RTL's
-    counter.
+class Progress:
+    """How far a co-simulation is: clock cycles, their rate, and the product that is being issued
+    ("" where none is known).
     """
 
-    name: str
-    kind: str
-    predicted: int
-    measured: int
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a co-simulation is; cycles_per_s is 0 until the first image is through."""
-
-    phase: str
+    phase: Literal["build", "simulate"]
     images: int
-    of: int
     cycles: int
     cycles_per_s: float
+    layer: str
 
 
 @dataclass(frozen=True)
@@ -88,255 +87,290 @@ class CosimReport:
     """What a co-simulation found.
 
     bit_exact_images: images of which every logit and every compared tensor equals the golden.
-    predicted_cycles,
-    rtl_cycles: per image. cycles_per_s: simulated cycles per second of
-    wall time, after the build, of all ``workers`` simulator processes together.
+    timed: memory followed ``memory``'s rules, so that cycles are predicted. predicted_cycles,
+    rtl_cycles: for each image the cycles from the start, or from when memory had the image before;
+    rtl_cycles is empty where the answers of memory cannot be seen (memory on the chip), and both
+    are empty where cycles are not predicted.
+    counters: name -> (predicted, measured) of the whole run, which began with nothing loaded;
+    without ``timed`` only those that no memory can change. cycles: the CYCLES register.
+    cycles_per_s: simulated cycles per second of wall time, after the build.
     logits: codes per image from the RTL. tensors_compared: tensors beside the logits, over all
     images.
-    counters: name -> (predicted, measured) of the first image.
     """
 
     model: str
     machine: str
     engine: str
+    memory: MemoryModel
+    timed: bool
     images: int
     bit_exact_images: int
+    cycles: int
     predicted_cycles: list[int]
     rtl_cycles: list[int]
+    counters: dict[str, tuple[int, int]]
     cycles_per_s: float
     build_s: float
-    workers: int
     wall_s: float
-    steps: tuple[StepComparison, ...]
-    counters: dict[str, tuple[int, int]]
     logits: list[list[int]]
     tensors_compared: int
     mismatches: tuple[Mismatch, ...]
 
     @property
     def cycle_exact(self) -> bool:
-        """Whether every image's cycles, and every step and counter of the first, equal the
+        """Whether every counter, and every image's cycles where they are seen, equal the
         prediction.
         """
-        return (
-            self.predicted_cycles == self.rtl_cycles
-            and all(step.predicted == step.measured for step in self.steps)
-            and all(predicted == measured for predicted, measured in self.counters.values())
-        )
+        seen = not self.rtl_cycles or self.predicted_cycles == self.rtl_cycles
+        return seen and all(predicted == measured for predicted, measured in self.counters.values())
+
+
+def prepare(machine: Machine, engine: Engine = "native", *, trace: bool = False) -> ScriptRun:
+    """The compiled accelerator of ``machine``, made once, on an engine.
+
+    Raises VitruviusError if a tool is missing or the build fails.
+    """
+    if engine not in ENGINES:
+        raise VitruviusError(f"unknown engine '{engine}': expected {' or '.join(ENGINES)}")
+    if engine != "native":
+        if trace:
+            raise VitruviusError(f"waves: expected engine native, got {engine}")
+        if machine.memory:
+            raise VitruviusError(
+                f"machine '{machine.name}' has its memory on the chip: expected engine native, "
+                f"got {engine}"
+            )
+    if engine == "cocotb":
+        from .cocotb_bus import CocotbRun
+
+        return CocotbRun(verilog_of(machine))
+    return NativeRun(build_native(verilog_of(machine), TOP, trace=trace))
 
 
 def cosimulate(
     program: Program,
     images: Tensor,
     *,
-    engine: Engine = "cocotb",
+    engine: Engine = "native",
     tensors: Literal["all", "blocks", "none"] = "blocks",
+    memory: MemoryModel = DEFAULT_MEMORY,
+    jitter: int | None = None,
     waves: Path | None = None,
-    workers: int | None = None,
+    prepared: ScriptRun | None = None,
     progress: Callable[[Progress], None] | None = None,
+    stop: Event | None = None,
 ) -> CosimReport:
-    """Runs float ``images`` [n, C, H, W] through the Verilog of ``program`` and compares.
+    """Runs float ``images`` [n, C, H, W] through the Verilog of ``program``, back to back in one
+    run, and compares.
 
-    tensors: which intermediate tensors are read back and compared beside the logits: the residual
-    stream at block boundaries, every tensor that rests in a buffer, or none. waves: where to
-    leave an FST file (slow).
+    tensors: which intermediate tensors are compared beside the logits: the residual stream at block
+    boundaries, every tensor that rests in a buffer, or none. For them each image runs once more,
+    alone, and is stopped wherever one stands complete.
+    memory: its timing, which the cycle simulator predicts; that of the engine cocotb is
+    cocotbext-axi's own, and memory on the chip has its own. jitter: a seed for random waits on
+    every channel on top; then cycles are not predicted. waves: where to leave an FST file (slow).
+    prepared: what `prepare` gave, if it is at hand. stop: once set, the run is ended.
 
-    Raises VitruviusError if a tool is missing or the build fails.
+    Raises VitruviusError if a tool is missing, the build fails, a bus rule is broken or the run
+    ends in an error.
     """
     if engine not in ENGINES:
         raise VitruviusError(f"unknown engine '{engine}': expected {' or '.join(ENGINES)}")
     if len(images) == 0:
         raise VitruviusError("co-simulation: expected at least one image, got none")
+    began = time.perf_counter()
+    if progress is not None:
+        progress(Progress("build", len(images), 0, 0.0, ""))
+    prepared = prepared or prepare(program.machine, engine, trace=waves is not None)
+    build_s = time.perf_counter() - began
     chosen = [
-        boundary.operator
-        for boundary in program.boundaries
-        if tensors == "all" or (tensors == "blocks" and boundary.memory.name == "RESIDUAL")
+        item
+        for item in program.boundaries
+        if 0 < item.product < len(program.steps)
+        and (tensors == "all" or (tensors == "blocks" and item.memory is DebugMemory.RESIDUAL))
     ]
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="vitruvius-cosim-") as scratch:
-        design = Path(scratch) / "design"
-        report = progress or (lambda state: None)
-        report(Progress("build", 0, len(images), 0, 0.0))
-        generate(program, design)
-        jobs = []
-        for worker, part in enumerate(_shares(len(images), 1 if waves else workers)):
-            folder = Path(scratch) / f"job{worker}"
-            folder.mkdir()
-            Job([JobImage(program.image_beats(images[index]), chosen) for index in part]).write(
-                folder
-            )
-            jobs.append(folder)
-        began = time.perf_counter()
-        run = _prepare(engine, design, trace=waves is not None)
-        build_s = time.perf_counter() - began
-        _run_all(run, jobs, len(images), report)
-        if waves is not None:
-            _keep_waves(jobs[0], waves)
-        outcomes = [read_outcome(folder) for folder in jobs]
-    runs = [run for outcome in outcomes for run in outcome[0]]
-    simulated_s = max(outcome[2] for outcome in outcomes)
-    return _compare(
-        program,
-        images,
-        runs,
-        engine=engine,
-        build_s=build_s,
-        cycles_per_s=sum(outcome[1] for outcome in outcomes) / simulated_s,
-        workers=len(jobs),
-        started=started,
+    predicted = simulate(program, images=len(images), memory=memory)
+    session = _Session(program, images, chosen, limit=20 * predicted.cycles + _SPARE_CYCLES)
+
+    def tell(state: NativeProgress) -> None:
+        if progress is not None:
+            known = 0 <= state.product < len(program.steps)
+            layer = program.steps[state.product].name if known else ""
+            progress(Progress("simulate", len(images), state.cycles, state.cycles_per_s, layer))
+
+    outcome = prepared.run(
+        session.script,
+        memory=session.contents,
+        model=predicted.memory,
+        jitter=jitter,
+        waves=waves,
+        progress=tell,
+        stop=stop,
     )
-
-
-def _shares(images: int, workers: int | None) -> list[range]:
-    """Images in order, in one contiguous share per simulator process; few images need one only."""
-    count = workers or min(os.cpu_count() or 1, -(-images // _IMAGES_PER_WORKER))
-    count = max(1, min(count, images))
-    cuts = [images * index // count for index in range(count + 1)]
-    return [range(first, after) for first, after in pairwise(cuts)]
-
-
-def _prepare(engine: Engine, design: Path, *, trace: bool) -> Callable[[Path, Event], None]:
-    """Builds the simulation and returns what runs a job folder on it, until an event is set."""
-    if engine == "cocotb":
-        build = build_cocotb((design / f"{TOP}.v").read_text(), TOP, trace=trace)
-
-        def run(folder: Path, stop: Event) -> None:
-            run_cocotb(
-                build,
-                "vitruvius.sim.cocotb_bus",
-                environment={"VITRUVIUS_JOB": str(folder), "VITRUVIUS_DESIGN": str(design)},
-                result_dir=folder,
-                stop=stop,
-            )
-
-        return run
-    if trace:
-        raise VitruviusError("waves: expected engine cocotb, got pyverilator, which writes none")
-    toolchain_environment()
-
-    def call(*folders: Path, stop: Event | None = None) -> None:
-        log = folders[-1] / "simulation.log"
-        command = [sys.executable, "-m", "vitruvius.sim.pyverilator_bus", *map(str, folders)]
-        if run_logged(command, log, folder=folders[-1], stop=stop):
-            lines = log.read_text(errors="replace").splitlines()
-            raise BenchError("pyverilator failed:\n" + "\n".join(lines[-20:]))
-
-    call(design)
-    return lambda folder, stop: call(design, folder, stop=stop)
-
-
-def _run_all(
-    run: Callable[[Path, Event], None],
-    jobs: list[Path],
-    of: int,
-    report: Callable[[Progress], None],
-) -> None:
-    """Runs all jobs at the same time and reports until the last one is through.
-
-    When it is interrupted, or one of them fails, the others are ended.
-    """
-    stop = Event()
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        futures = [pool.submit(run, folder, stop) for folder in jobs]
-        try:
-            pending = set(futures)
-            while pending:
-                done, pending = wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION)
-                states = [read_progress(folder) for folder in jobs]
-                cycles = sum(state[1] for state in states)
-                wall_s = max(state[2] for state in states)
-                images = sum(state[0] for state in states)
-                rate = cycles / wall_s if wall_s else 0.0
-                report(Progress("simulate", images, of, cycles, rate))
-                for future in done:
-                    future.result()
-        finally:
-            stop.set()
-
-
-def _keep_waves(run: Path, waves: Path) -> None:
-    found = sorted(run.glob("*.fst"))
-    if not found:
-        raise VitruviusError(f"the simulator left no waves in {run}")
-    waves.parent.mkdir(parents=True, exist_ok=True)
-    part = waves.with_name(f".{waves.name}.part")
-    shutil.copyfile(found[0], part)
-    part.replace(waves)
-
-
-def _compare(
-    program: Program,
-    images: Tensor,
-    runs: list[ImageRun],
-    *,
-    engine: Engine,
-    build_s: float,
-    cycles_per_s: float,
-    workers: int,
-    started: float,
-) -> CosimReport:
-    golden: dict[str, Tensor] = {}
-
-    def look(operator: IntegerOperator, codes: Tensor) -> None:
-        golden[operator.name] = codes
-
-    logits = program.model.run(images, observe=look)
-    mismatches: list[Mismatch] = []
-    exact = 0
-    for index, run in enumerate(runs):
-        found = [_difference(index, "logits", logits[index : index + 1], [run.logits])]
-        for name, codes in run.tensors.items():
-            found.append(_difference(index, name, golden[name][index], codes))
-        wrong = [mismatch for mismatch in found if mismatch is not None]
-        mismatches.extend(wrong)
-        exact += not wrong
-    predicted = simulate(program)
-    first = runs[0]
-    stalls = [run.image_stalled + run.logits_stalled for run in runs]
+    if outcome.values["status"] & (_DONE | _ERROR) != _DONE:
+        raise VitruviusError(
+            f"co-simulation: the accelerator stopped with status {outcome.values['status']:#010x}"
+        )
+    timed = jitter is None and engine != "cocotb"
+    logits, mismatches = session.compare(outcome)
+    wrong = {item.image for item in mismatches}
     return CosimReport(
         model=program.model.name,
         machine=program.machine.name,
         engine=engine,
-        images=len(runs),
-        bit_exact_images=exact,
-        predicted_cycles=[predicted.total + stall for stall in stalls],
-        rtl_cycles=[run.cycles for run in runs],
-        cycles_per_s=cycles_per_s,
-        build_s=build_s,
-        workers=workers,
-        wall_s=time.perf_counter() - started,
-        steps=tuple(
-            StepComparison(step.name, step.kind, step.cycles, measured)
-            for step, measured in zip(predicted.steps, first.steps, strict=True)
-        ),
+        memory=predicted.memory,
+        timed=timed,
+        images=len(images),
+        bit_exact_images=len(images) - len(wrong),
+        cycles=outcome.values["CYCLES"],
+        predicted_cycles=predicted.image_cycles if timed else [],
+        rtl_cycles=session.image_cycles(outcome) if timed else [],
         counters={
-            "product_cycles": (predicted.product_cycles, first.product_cycles),
-            "token_words": (predicted.token_words, first.token_words),
-            "other_words": (predicted.product_cycles, first.other_words),
-            "weight_stalled": (predicted.weight_stalled, first.weight_stalled),
-            "image_stalled": (0, first.image_stalled),
-            "logits_stalled": (0, first.logits_stalled),
+            name: (predicted.counters[name], outcome.values[name])
+            for name in (COUNTERS if timed else UNTIMED)
         },
-        logits=[run.logits for run in runs],
-        tensors_compared=sum(len(run.tensors) for run in runs),
-        mismatches=tuple(mismatches),
+        cycles_per_s=outcome.cycles_per_s,
+        build_s=build_s,
+        wall_s=time.perf_counter() - began,
+        logits=logits,
+        tensors_compared=len(chosen) * len(images),
+        mismatches=mismatches,
     )
 
 
-def _difference(image: int, name: str, expected: Tensor, got: list[list[int]]) -> Mismatch | None:
-    found = torch.tensor(got, dtype=torch.int64)
-    if found.shape != expected.shape:
-        return Mismatch(image, name, 0, 0, expected.numel(), found.numel(), expected.numel())
-    places = (found != expected).nonzero()
+class _Session:
+    """What the host does in a co-simulation, what lies in memory, and what comes back."""
+
+    def __init__(
+        self, program: Program, images: Tensor, chosen: Sequence[Boundary], *, limit: int
+    ) -> None:
+        self.program, self.images, self.chosen, self.limit = program, images, chosen, limit
+        self.layout = layout = ParameterImage(program, images=len(images))
+        self.on_chip = bool(program.machine.memory)
+        self.contents: list[tuple[int, bytes]] = [(layout.parameters, layout.to_bytes())]
+        self.contents += [
+            (layout.images + index * layout.image_pitch, layout.image_bytes(image))
+            for index, image in enumerate(images)
+        ]
+        self.script = script = Script()
+        if self.on_chip:
+            for address, data in self.contents:
+                script.load_on_chip(address, data)
+            self.contents = []
+        for name, value in (
+            ("PARAMETERS", layout.parameters),
+            ("IMAGES", layout.images),
+            ("RESULTS", layout.results),
+            ("COUNT", len(images)),
+            ("IMAGE_PITCH", layout.image_pitch),
+            ("RESULT_PITCH", layout.result_pitch),
+        ):
+            script.write(register(name), value)
+        script.write(register("CONTROL"), 1).wait_done(limit)
+        registers = register_map(COUNTERS)
+        for name in COUNTERS:
+            script.read(register(name, registers), name)
+        dump = script.dump_on_chip if self.on_chip else script.dump
+        dump(layout.results, layout.result_pitch * len(images), "results")
+        if chosen:
+            script.write(register("COUNT"), 1)
+            for index in range(len(images)):
+                self._stopped(index)
+
+    def _stopped(self, image: int) -> None:
+        """The image once more, stopped before each product before which a tensor is complete."""
+        script, machine = self.script, self.program.machine
+        stops = sorted({boundary.product for boundary in self.chosen})
+        script.write(register("IMAGES"), self.layout.images + image * self.layout.image_pitch)
+        script.write(register("BREAK"), stops[0]).write(register("CONTROL"), 1)
+        for stop, after in zip(stops, [*stops[1:], 0], strict=True):
+            script.wait_done(self.limit, name=f"stop{image}_{stop}")
+            for number, boundary in enumerate(self.chosen):
+                if boundary.product == stop:
+                    script.read_debug(
+                        boundary.memory,
+                        boundary.base,
+                        boundary.tokens * boundary.pitch,
+                        -(-_word_bits(machine, boundary) // 32),
+                        f"tensor{image}_{number}",
+                    )
+            script.write(register("BREAK"), after).write(register("CONTROL"), 2)
+        script.wait_done(self.limit, name=f"stopped{image}")
+
+    def compare(self, outcome: NativeOutcome) -> tuple[list[list[int]], tuple[Mismatch, ...]]:
+        """(logits of each image, differences) of what a run left."""
+        golden: dict[str, Tensor] = {}
+
+        def look(operator: IntegerOperator, codes: Tensor) -> None:
+            golden[operator.name] = codes
+
+        expected = self.program.model.run(self.images, observe=look)
+        layout, machine = self.layout, self.program.machine
+        logits = []
+        found: list[Mismatch] = []
+        for image in range(len(self.images)):
+            codes = layout.results_of(outcome.data["results"][image * layout.result_pitch :])
+            logits.append(codes)
+            found += _difference(image, "logits", expected[image : image + 1], [codes])
+            for number, boundary in enumerate(self.chosen):
+                got = _tensor(machine, boundary, outcome.data[f"tensor{image}_{number}"])
+                found += _difference(
+                    image, boundary.operator, golden[boundary.operator][image], got
+                )
+        return logits, tuple(found)
+
+    def image_cycles(self, outcome: NativeOutcome) -> list[int]:
+        """Cycles of each image, from when memory acknowledged its results; the last one is when
+        CYCLES stops.
+        """
+        port_bits = self.program.machine.port_bits
+        bursts = -(-self.layout.result_beats // border_beats(port_bits))
+        last = outcome.traffic.answers[bursts - 1 : bursts * len(self.images) : bursts]
+        if not last:
+            return []
+        ends = [outcome.values["CYCLES"] - (last[-1] - cycle) for cycle in last]
+        return [end - before for end, before in zip(ends, [0, *ends], strict=False)]
+
+
+def _word_bits(machine: Machine, boundary: Boundary) -> int:
+    wide = boundary.memory is DebugMemory.RESIDUAL
+    return 16 * machine.cols if wide else 8 * machine.depth
+
+
+def _tensor(machine: Machine, boundary: Boundary, data: bytes) -> Tensor:
+    """The codes [tokens, features] of a tensor, from the words of its memory."""
+    wide = boundary.memory is DebugMemory.RESIDUAL
+    bits = _word_bits(machine, boundary)
+    words = torch.frombuffer(bytearray(data), dtype=torch.uint8).reshape(-1, 4 * -(-bits // 32))
+    lanes = words[:, : bits // 8].contiguous().view(torch.int16 if wide else torch.int8)
+    rows = lanes.to(torch.int64).reshape(boundary.tokens, boundary.pitch, -1)
+    parts = [
+        rows[:, group * boundary.group_pitch : (group + 1) * boundary.group_pitch].reshape(
+            boundary.tokens, -1
+        )[:, : boundary.group]
+        for group in range(boundary.features // boundary.group)
+    ]
+    return torch.cat(parts, dim=1)
+
+
+def _difference(
+    image: int, name: str, expected: Tensor, codes: Tensor | Sequence[Sequence[int]]
+) -> list[Mismatch]:
+    got = torch.as_tensor(codes, dtype=torch.int64)
+    if got.shape != expected.shape:
+        return [Mismatch(image, name, 0, 0, expected.numel(), got.numel(), got.numel())]
+    places = (got != expected).nonzero()
     if len(places) == 0:
-        return None
+        return []
     token, feature = (int(part) for part in places[0])
-    return Mismatch(
-        image,
-        name,
-        token,
-        feature,
-        int(expected[token, feature]),
-        int(found[token, feature]),
-        len(places),
-    )
+    return [
+        Mismatch(
+            image,
+            name,
+            token,
+            feature,
+            int(expected[token, feature]),
+            int(got[token, feature]),
+            len(places),
+        )
+    ]

@@ -1,149 +1,409 @@
-"""The cycle simulator: executes a Program's instructions in cycles, without data.
+"""The cycle simulator: executes a Program in cycles, without data.
 
-It reads what the sequencer reads, the encoded instructions, and adds up the cycle contracts that
-stand beside the RTL. Its counters are those of the accelerator's registers and must equal them,
-for streams that never wait.
+It reads what the engines read, the encoded instructions, and the cycle contracts that stand beside
+the RTL: when each row is read, drained, weighed and normalised, when each transfer ends. An engine
+only ever waits for what came before, so one pass in program order finds every cycle. The counters
+are those of the accelerator's registers and must equal them, on a memory with the rules of
+`MemoryModel`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter as Tally
+from dataclasses import dataclass, field
 
-from ..hwgen.drain_path import REQUANTIZED, tail_cycles
-from ..hwgen.instruction import Destination, Instruction, Opcode, Source, decode, encode
-from ..hwgen.machine import Machine
-from ..hwgen.norm_engine import cycles as norm_cycles
-from ..hwgen.product_engine import Schedule, schedule
-from ..hwgen.program import Program
-from ..hwgen.sequencer import END_CYCLES, OVERHEAD
-from ..hwgen.stream_engines import init_cycles, load_cycles, store_cycles
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hwgen.axi.fetch_timeline import FetchTimeline
+from ..hwgen.axi.memory_model import DEFAULT_MEMORY, MemoryModel
+from ..hwgen.axi.onchip import ON_CHIP_MODEL
+from ..hwgen.axi.store import StoreTimeline
+from ..hwgen.core.core import EVENTS
+from ..hwgen.core.counters import COUNTER_BITS, Counter
+from ..hwgen.core.drain_path import COMPLETE, REQUANTIZED
+from ..hwgen.core.image import ParameterImage
+from ..hwgen.core.instruction import Destination, Norm, Product, Source, decode, encode
+from ..hwgen.core.norm_engine import LATE as NORM_LATE
+from ..hwgen.core.product_engine import CONTEXTS, schedule
+from ..hwgen.core.program import Program
+from ..hwgen.core.runner import FETCH
 from ..hwgen.units.compute_array import LATENCY as ARRAY_LATENCY
-from ..hwgen.units.softmax import cycles as softmax_cycles
-from ..hwgen.weight_source import START_LATENCY
+from ..hwgen.units.layernorm import NormScale
+from ..hwgen.units.softmax import Softmax
 
-__all__ = ["CycleReport", "StepCycles", "simulate"]
+__all__ = ["CycleReport", "ImageTimes", "ProductTimes", "simulate"]
+
+Cycles = NDArray[np.int64]
+_PAST = -(1 << 62)
 
 
 @dataclass(frozen=True)
-class StepCycles:
-    """One step: cycles in all, cycles in which the compute unit took a word, words read from the
-    token side.
-
-    stalled: cycles lost at the start of a weight stream. macs: useful products.
+class ProductTimes:
+    """One product of one image: the cycle in which it began (``go``), those of its first word and
+    behind its last step, and the one in which its last row was complete; cycles lost before and in
+    it, by cause. index: of the program's step.
     """
 
+    index: int
     name: str
-    kind: str
-    cycles: int
-    product_cycles: int
-    token_words: int
-    weight_stalled: int
+    operator: str
+    image: int
+    go: int
+    first: int
+    end: int
+    complete: int
     macs: int
+    product_cycles: int
+    padding: int
+    lost: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ImageTimes:
+    """Cycle in which an image's results stood in the result buffer, and in which memory had
+    acknowledged them.
+    """
+
+    ready: int
+    stored: int
 
 
 @dataclass(frozen=True)
 class CycleReport:
-    """Predicted counters of one image on one machine."""
+    """A run of ``images`` images, cycle 0 being the one of the start.
 
-    steps: tuple[StepCycles, ...]
-    multipliers: int
+    counters: name of a register -> predicted value. begun: the first cycle in which the programs
+    run; booted: whether everything was loaded before the start.
+    """
+
+    program: Program
+    memory: MemoryModel
+    products: tuple[ProductTimes, ...]
+    norms: tuple[tuple[int, int], ...]
+    fetches: tuple[tuple[int, int], ...]
+    images: tuple[ImageTimes, ...]
+    counters: dict[str, int]
+    begun: int
+    booted: bool
 
     @property
-    def total(self) -> int:
+    def cycles(self) -> int:
         """The CYCLES register."""
-        return sum(step.cycles for step in self.steps)
+        return self.counters["CYCLES"]
 
     @property
-    def product_cycles(self) -> int:
-        """The PRODUCT_CYCLES and OTHER_WORDS registers."""
-        return sum(step.product_cycles for step in self.steps)
+    def image_cycles(self) -> list[int]:
+        """For each image the cycles since the start, or since memory had the results before."""
+        ends = [image.stored for image in self.images]
+        return [end - before for end, before in zip(ends, [0, *ends], strict=False)]
+
+    def spans(self, image: int = 0) -> list[int]:
+        """Cycles from the last word of the product before to each product's own last word. They are
+        its PRODUCT_CYCLES and what was lost before and in it.
+        """
+        ends = [item.end for item in self.products]
+        before = [self.begun + 1, *ends]
+        return [
+            item.end - start
+            for item, start in zip(self.products, before, strict=False)
+            if item.image == image
+        ]
 
     @property
-    def token_words(self) -> int:
-        """The TOKEN_WORDS register."""
-        return sum(step.token_words for step in self.steps)
-
-    @property
-    def weight_stalled(self) -> int:
-        """The WEIGHT_STALLED register."""
-        return sum(step.weight_stalled for step in self.steps)
-
-    @property
-    def macs(self) -> int:
-        """Useful products."""
-        return sum(step.macs for step in self.steps)
+    def traffic(self) -> dict[str, int]:
+        """Bytes that an image moves through the memory port, by what they are; ``unavoidable``:
+        each weight once.
+        """
+        program = self.program
+        weights = sum(
+            operator_weights.numel()
+            for name, operator_weights in program.model.tensors.items()
+            if name.endswith(".weight")
+        )
+        return {**ParameterImage(program).traffic, "unavoidable": weights}
 
     @property
     def utilisation(self) -> float:
         """Useful products per product that the array could have done in the time."""
-        return self.macs / (self.total * self.multipliers)
+        useful = self.program.macs * len(self.images)
+        return useful / (self.cycles * self.program.machine.multipliers)
 
 
-def simulate(program: Program) -> CycleReport:
-    """The counters of one image of ``program``."""
-    machine = program.machine
-    steps = []
-    for step in program.steps:
-        item = decode(encode(step.instruction))
-        plan = None
-        if item.opcode is Opcode.PRODUCT:
-            plan = schedule(
-                tokens=item.tokens, tiles=item.tiles, words=item.words, rows=machine.rows
-            )
-        steps.append(
-            StepCycles(
-                name=step.name,
-                kind=_kind(item),
-                cycles=_cycles(item, plan, machine),
-                product_cycles=plan.steps * item.words if plan else 0,
-                token_words=item.tokens * item.words if plan else 0,
-                weight_stalled=_weight_stall(item) if plan else 0,
-                macs=step.macs,
-            )
+def simulate(
+    program: Program,
+    *,
+    images: int = 1,
+    memory: MemoryModel = DEFAULT_MEMORY,
+    booted: bool = False,
+) -> CycleReport:
+    """The counters of a run of ``images`` images. ``booted``: an earlier run has loaded the program
+    and the columns; by default nothing is loaded. Memory on the chip has a timing of its own.
+    """
+    if program.machine.memory:
+        memory = ON_CHIP_MODEL
+    return _Simulation(program, images, memory, booted).run()
+
+
+@dataclass
+class _Rows:
+    """A counter over time: the cycle in which it first shows 1, 2, 3 …"""
+
+    parts: list[Cycles] = field(default_factory=list)
+    total: int = 0
+    _whole: Cycles | None = None
+
+    def add(self, cycles: Cycles) -> None:
+        self.parts.append(cycles)
+        self.total += len(cycles)
+        self._whole = None
+
+    def reached(self, first: int, count: int, step: int) -> Cycles:
+        """When the counter shows ``first``, ``first`` + step, … (``count`` of them)."""
+        if self._whole is None:
+            self._whole = np.concatenate([np.full(1, _PAST), *self.parts])
+            self.parts = [self._whole[1:]]
+        wanted = first + step * np.arange(count)
+        return self._whole[np.maximum(wanted, 0)]
+
+
+class _Simulation:
+    def __init__(self, program: Program, images: int, memory: MemoryModel, booted: bool) -> None:
+        machine = program.machine
+        self.program, self.images, self.memory = program, images, memory
+        self.booted = booted
+        self.rows, self.cols = machine.rows, machine.cols
+        self.products = [decode(Product, encode(step.instruction)) for step in program.steps]
+        self.norms = [decode(Norm, encode(step.instruction)) for step in program.norms]
+        self.totals = program.totals
+        self.layout = ParameterImage(program, images=images)
+        self.timeline = FetchTimeline(
+            memory, port_bits=machine.port_bits, outstanding=machine.outstanding
         )
-    return CycleReport(tuple(steps), machine.multipliers)
+        self.counts = {
+            name: _Rows() for name in (Counter.DRAINED, Counter.WEIGHED, Counter.NORMALISED)
+        }
+        self.issued: list[int] = []  # the first cycle that shows 1, 2, 3 … products issued
+        self.fetched: list[int] = []
+        self.events: Tally[str] = Tally()
+        # the norm engine: next instruction, when it can be taken
+        self.norm_at = 0
+        self.norm_image = 0
+        self.norm_free = 0
+        self.norm_spans: list[tuple[int, int]] = []
+        self.fetch_at = 0
+        self.fetch_image = 0
+        self.fetch_spans: list[tuple[int, int]] = []
+        self.weigher_free = _PAST
+
+    def run(self) -> CycleReport:
+        program, machine = self.program, self.program.machine
+        layout = self.layout
+        begun = 1
+        if self.booted:
+            self.timeline.begin(0)
+        else:
+            begun = self.timeline.boot(
+                0,
+                layout.parameters,
+                layout.header.offset,
+                layout.header.beats,
+                layout.boot_descriptors,
+            )
+        self.norm_free = begun + FETCH
+        store = StoreTimeline(self.memory, port_bits=machine.port_bits, cols=machine.cols)
+        times: list[ProductTimes] = []
+        images: list[ImageTimes] = []
+        completes: list[int] = []
+        valid, idle_from = begun + FETCH, begun + 1
+        stored = _PAST
+        for image in range(self.images):
+            for index, item in enumerate(self.products):
+                step = program.steps[index]
+                lost: dict[str, int] = {}
+                ready = max(valid, idle_from)
+                lost["SWITCH_CYCLES"] = max(0, valid - idle_from) + 1
+                free = completes[-CONTEXTS] if len(completes) >= CONTEXTS else _PAST
+                go = max(ready, free)
+                lost["WAIT_CONTEXT"] = go - ready
+                if item.destination is Destination.RESULT:
+                    before = go
+                    go = max(go, stored)
+                    lost["WAIT_STORE"] = go - before
+                if item.start_wait is not Counter.NONE:
+                    at = self._when(item.start_wait, item.start_threshold, image, 1, 0)[0]
+                    cause = f"WAIT_{item.start_wait.name}"
+                    lost[cause] = lost.get(cause, 0) + max(0, int(at) - go)
+                    go = max(go, int(at))
+                first, end, complete, waited = self._product(item, go, image)
+                if waited:
+                    cause = f"WAIT_{item.row_wait.name}"
+                    lost[cause] = lost.get(cause, 0) + waited
+                completes.append(complete)
+                self.issued.append(end)
+                plan = schedule(
+                    tokens=item.tokens, tiles=item.tiles, words=item.words, rows=self.rows
+                )
+                padding = plan.steps * (plan.step_cycles - item.words)
+                times.append(
+                    ProductTimes(
+                        index, step.name, step.operator, image, go, first, end, complete, step.macs,
+                        plan.steps * item.words, padding, lost,
+                    )
+                )  # fmt: skip
+                self._tally(item, plan.steps, lost, padding)
+                idle_from = end
+                valid = go + FETCH * (1 if index + 1 < len(self.products) else 2)
+            # The pulse that the results are complete comes a cycle before the counter shows it.
+            ready_at = completes[-1] - 1
+            stored = store.store(
+                ready_at, layout.results + image * layout.result_pitch, program.results
+            )
+            images.append(ImageTimes(ready_at, stored))
+            # busy falls in the cycle after done
+            stored += 1
+        self._drain_engines()
+        self.events["SWITCH_CYCLES"] += max(0, times[-1].go + FETCH + 1 - times[-1].end)
+        timeline = self.timeline
+        counters = {
+            "CYCLES": images[-1].stored,
+            **{name: self.events[name] for name in EVENTS},
+            "READ_BEATS": timeline.read_beats,
+            "FETCH_WAITS": timeline.product_waits,
+            "MEMORY_WAITS": timeline.memory_waits,
+            "WRITTEN_BEATS": self.images * layout.result_beats,
+        }
+        return CycleReport(
+            program, self.memory, tuple(times), tuple(self.norm_spans), tuple(self.fetch_spans),
+            tuple(images), counters, begun, self.booted,
+        )  # fmt: skip
+
+    # -- what is waited for -----------------------------------------------------------------------
+
+    def _when(self, counter: Counter, threshold: int, image: int, count: int, step: int) -> Cycles:
+        """The first cycles in which ``counter`` shows the threshold, one row after the other."""
+        absolute = _signed(threshold) + image * self.totals[counter]
+        last = absolute + step * (count - 1)
+        if counter is Counter.FETCHED:
+            while len(self.fetched) < last:
+                self._fetch()
+            return np.array([self.fetched[absolute - 1] if absolute > 0 else _PAST])
+        if counter is Counter.ISSUED:
+            return np.array([self.issued[absolute - 1] if absolute > 0 else _PAST])
+        if counter is Counter.NORMALISED:
+            while self.counts[counter].total < last:
+                self._norm()
+        return self.counts[counter].reached(absolute, count, step)
+
+    def _drain_engines(self) -> None:
+        """What the engines still do when the last product is issued."""
+        while self.norm_image < self.images:
+            self._norm()
+        while self.fetch_image < self.images:
+            self._fetch()
+
+    # -- engines ----------------------------------------------------------------------------------
+
+    def _product(self, item: Product, go: int, image: int) -> tuple[int, int, int, int]:
+        """(cycle of the first word, cycle behind the last step, first cycle that shows all rows
+        drained, cycles that rows waited).
+        """
+        rows = self.rows
+        plan = schedule(tokens=item.tokens, tiles=item.tiles, words=item.words, rows=rows)
+        index = np.arange(item.tokens)
+        slot = index % rows
+        load_step = index // rows * plan.period + slot
+        start = load_step * plan.step_cycles + go + 1
+        if item.row_wait is Counter.NONE:
+            delay = np.zeros(item.tokens, dtype=np.int64)
+        else:
+            at = self._when(item.row_wait, item.row_threshold, image, item.tokens, item.row_step)
+            delay = np.maximum.accumulate(np.maximum(at - start, 0))
+        finish_step = load_step + item.tiles - 1
+        # A step is as late as the last row that was read before it or in it.
+        late = delay[np.searchsorted(load_step, finish_step, side="right") - 1]
+        issued = finish_step * plan.step_cycles + go + 1 + late + item.words - 1
+        drained = issued + 1 + ARRAY_LATENCY + slot
+        self.counts[Counter.DRAINED].add(drained + COMPLETE + 1)
+        if item.destination is Destination.SCORE:
+            self._weigh(drained + REQUANTIZED, item.tiles)
+        end = go + 1 + plan.issue_cycles + int(delay[-1])
+        return int(start[0] + delay[0]), end, int(drained[-1]) + COMPLETE + 1, int(delay[-1])
+
+    def _weigh(self, arrivals: Cycles, tiles: int) -> None:
+        """Rows whose last scores arrive at the softmax in these cycles."""
+        index = np.arange(len(arrivals)) * tiles
+        earliest = arrivals + Softmax.START
+        earliest[0] = max(int(earliest[0]), self.weigher_free)
+        first = np.maximum.accumulate(earliest - index) + index
+        self.weigher_free = int(first[-1]) + tiles
+        self.counts[Counter.WEIGHED].add(first + tiles - 1 + Softmax.SCALE + 1)
+        self.events["SOFTMAX_CHUNKS"] += tiles * len(arrivals)
+
+    def _norm(self) -> None:
+        """The next instruction of the norm engine."""
+        if not self.norms:
+            self.norm_image = self.images
+            return
+        item, image = self.norms[self.norm_at], self.norm_image
+        start = max(
+            self.norm_free,
+            int(self._when(Counter.ISSUED, item.start_threshold, image, 1, 0)[0]),
+        )
+        at = self._when(Counter.DRAINED, item.row_threshold, image, item.tokens, 1).tolist()
+        scale = NormScale.cycles()
+        offered, taken = start, _PAST
+        complete = np.empty(item.tokens, dtype=np.int64)
+        for row, available in enumerate(at):
+            fetch = max(offered + 1, available)
+            offered = max(fetch + 1, taken + 1)
+            taken = max(offered + scale, taken + item.tiles)
+            complete[row] = taken + item.tiles + NORM_LATE
+        self.counts[Counter.NORMALISED].add(complete + 1)
+        self.events["NORM_CHUNKS"] += item.tiles * item.tokens
+        self.norm_spans.append((start, int(complete[-1])))
+        self.norm_at += 1
+        valid = start + FETCH
+        if self.norm_at == len(self.norms):
+            self.norm_at = 0
+            self.norm_image += 1
+            valid += FETCH
+        self.norm_free = max(valid, int(complete[-1]) + 1)
+
+    def _fetch(self) -> None:
+        """The next transfer from memory."""
+        index, image = self.fetch_at, self.fetch_image
+        fetch = self.program.fetches[index]
+        ready = _PAST
+        if fetch.threshold is not None:
+            absolute = fetch.threshold + image * self.totals[Counter.ISSUED]
+            if absolute > 0:
+                ready = self.issued[absolute - 1]
+        address, beats = self.layout.place(fetch, image)
+        began = self.fetched[-1] if self.fetched else 0
+        self.fetched.append(self.timeline.fetch(ready, address, beats))
+        self.fetch_spans.append((max(ready, began), self.fetched[-1]))
+        self.fetch_at += 1
+        if self.fetch_at == len(self.program.fetches):
+            self.fetch_at = 0
+            self.fetch_image += 1
+            self.timeline.loop()
+
+    # -- counters ---------------------------------------------------------------------------------
+
+    def _tally(self, item: Product, steps: int, lost: dict[str, int], padding: int) -> None:
+        events = self.events
+        words = steps * item.words
+        events["PRODUCT_CYCLES"] += words
+        events["PADDING_CYCLES"] += padding
+        for name, cycles in lost.items():
+            events[name] += cycles
+        events["TOKEN_WORDS"] += (item.tokens - item.void) * item.words
+        side = {Source.KEY: "KEY_WORDS", Source.VALUE: "VALUE_WORDS"}
+        events[side.get(item.b_source, "WEIGHT_WORDS")] += words
+        events["DRAINED_CHUNKS"] += item.tokens * item.tiles
 
 
-def _kind(item: Instruction) -> str:
-    if item.opcode is Opcode.PRODUCT:
-        return f"product:{item.destination.name.lower()}"
-    return item.opcode.name.lower()
-
-
-def _weight_stall(item: Instruction) -> int:
-    return START_LATENCY - 1 if item.b_source is Source.WEIGHT else 0
-
-
-def _cycles(item: Instruction, plan: Schedule | None, machine: Machine) -> int:
-    if plan is not None:
-        return _product(item, plan, machine)
-    if item.opcode is Opcode.END:
-        return END_CYCLES
-    if item.opcode is Opcode.LOAD:
-        busy = load_cycles(tokens=item.tokens, words=item.words)
-    elif item.opcode is Opcode.INIT:
-        busy = init_cycles(tokens=item.tokens, tiles=item.tiles)
-    elif item.opcode is Opcode.NORM:
-        busy = norm_cycles(tokens=item.tokens, tiles=item.tiles)
-    else:
-        busy = store_cycles(results=item.results, cols=machine.cols)
-    return OVERHEAD + busy
-
-
-def _product(item: Instruction, plan: Schedule, machine: Machine) -> int:
-    busy = _weight_stall(item) + plan.issue_cycles
-    ends = OVERHEAD + busy + tail_cycles(machine.rows)
-    if item.destination is not Destination.SCORE:
-        return ends
-    # Cycle 0 of the arrivals is the first cycle in which the product engine is busy.
-    arrivals = [
-        plan.finish_step(row, machine.rows, item.tiles) * plan.step_cycles
-        + item.words
-        - 1
-        + 1
-        + ARRAY_LATENCY
-        + row % machine.rows
-        + REQUANTIZED
-        for row in range(item.tokens)
-    ]
-    return max(ends, OVERHEAD + softmax_cycles(arrivals, item.tiles)[-1] + 1)
+def _signed(threshold: int) -> int:
+    """A threshold as the compiler meant it: those of an earlier image are negative."""
+    return threshold - (1 << COUNTER_BITS) if threshold >> (COUNTER_BITS - 1) else threshold

@@ -9,15 +9,33 @@ from dataclasses import asdict, dataclass, field
 from ..errors import VitruviusError
 from ..fpga_targets.device import load_target
 from ..fpga_targets.energy import EnergyTable, load_energy
-from ..hwgen.instruction import Destination, Opcode, Source
-from ..hwgen.machine import Machine
-from ..hwgen.product_engine import schedule
-from ..hwgen.program import Program, Step
-from ..hwgen.sequencer import END_CYCLES
-from ..hwgen.units.layernorm import NormScale
-from .cycle import StepCycles, simulate
+from ..hwgen.axi.memory_model import DEFAULT_MEMORY, MemoryModel
+from ..hwgen.core.core import Target
+from ..hwgen.core.counters import Counter as Waited
+from ..hwgen.core.drain_path import COLUMN_BITS
+from ..hwgen.core.image import ParameterImage
+from ..hwgen.core.instruction import Destination, Source
+from ..hwgen.core.norm_engine import COLUMN_BITS as NORM_COLUMN_BITS
+from ..hwgen.core.product_engine import schedule
+from ..hwgen.core.program import NormStep, Program, Step
+from .cycle import CycleReport, simulate
 
 __all__ = ["Assumption", "Estimate", "OperatorCost", "estimate_fpga"]
+
+
+_STORE = "results"
+_STALL_WORTH_A_WARNING = 0.05
+_CAUSES = {
+    "PADDING_CYCLES": "drain: fewer words than rows",
+    "SWITCH_CYCLES": "fill: between products",
+    "WAIT_DRAINED": "dependency: rows of the product before",
+    "WAIT_WEIGHED": "softmax",
+    "WAIT_NORMALISED": "LayerNorm",
+    "WAIT_FETCHED": "memory: weights",
+    "WAIT_CONTEXT": "drain: products behind each other",
+    "WAIT_STORE": "memory: results before",
+}
+"""Why no product was issued, by the counter that says so."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +50,12 @@ class Assumption:
 class OperatorCost:
     """What one operator costs.
 
-    cycles, latency_s: time in which the machine works for it alone; energy_j: dynamic energy of
-    its actions plus static energy over its latency; utilisation: useful products per product that
-    the array could have done;
-    bytes: read and written in buffers, and beyond the chip's pins; bottleneck: what its time is
-    bound by; source:
-    how the figures were found.
+    cycles, latency_s: from the last word of what was issued before to its own last word, waits
+    included; what runs beside the products has no time of its own. product_cycles: those in which
+    products were issued; lost: those in which none was, by the counter that says why. energy_j:
+    dynamic energy of its actions plus static energy over its latency; utilisation: useful products
+    per product that the array could have done; bytes: read and written in buffers, and beyond the
+    chip's pins; bottleneck: what its time is bound by; source: how the figures were found.
     """
 
     name: str
@@ -51,13 +69,16 @@ class OperatorCost:
     off_chip_bytes: int
     bottleneck: str
     source: str
+    product_cycles: int = 0
+    lost: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Estimate:
     """One model on one target: the same record from every backend.
 
-    unmapped: (operator, reason) of everything that the backend cannot do.
+    memory: the timing of external memory that cycles were simulated with. warnings: what a user may
+    want to change. unmapped: (operator, reason) of everything that the backend cannot do.
     """
 
     model: str
@@ -71,6 +92,9 @@ class Estimate:
     utilisation: float
     operators: tuple[OperatorCost, ...]
     assumptions: tuple[Assumption, ...]
+    memory: MemoryModel | None = None
+    traffic_bytes: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     unmapped: tuple[tuple[str, str], ...] = ()
 
     def record(self) -> dict[str, object]:
@@ -83,25 +107,32 @@ class _Work:
     """What an operator does: its cycles, counted actions, bytes and useful products."""
 
     cycles: int = 0
+    product_cycles: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
     macs: int = 0
     actions: Counter[str] = field(default_factory=Counter)
-    off_chip_bytes: int = 0
     bottleneck: str = ""
 
     @property
     def on_chip_bytes(self) -> int:
         return self.actions["sram_read_byte"] + self.actions["sram_write_byte"]
 
+    @property
+    def off_chip_bytes(self) -> int:
+        return self.actions["dram_byte"]
 
-def estimate_fpga(model: str, program: Program, target: str) -> Estimate:
+
+def estimate_fpga(
+    model: str, program: Program, target: str, *, memory: MemoryModel = DEFAULT_MEMORY
+) -> Estimate:
     """Time and energy of one image of ``program`` on the FPGA ``target`` (such as
-    ``"fpga:zcu102"``).
+    ``"fpga:zcu102"``), with program and columns loaded by an earlier run.
 
     Cycles are the cycle simulator's, which the RTL's counters equal. Energy is counted actions
     times the coefficients of `fpga_targets.energy`, plus static power over the latency.
 
     Raises VitruviusError for an unknown target, a machine with more multipliers than the device,
-    or an operator that no step accounts for.
+    or an operator that nothing accounts for.
     """
     device = load_target(target)
     machine = program.machine
@@ -113,21 +144,22 @@ def estimate_fpga(model: str, program: Program, target: str) -> Estimate:
     energy = load_energy(device)
     clock_hz = min(machine.clock_hz, device.clock_hz)
     static_w = energy.action("static_w").value
-    report = simulate(program)
-    work = _work(program, report.steps)
+    report = simulate(program, memory=memory, booted=True)
+    work = _work(program, report)
     rows = []
-    for operator in program.model.operators:
-        item = work.get(operator.name)
+    for name, kind in [
+        *((operator.name, operator.kind) for operator in program.model.operators),
+        (_STORE, "Store"),
+    ]:
+        item = work.get(name)
         if item is None:
-            raise VitruviusError(
-                f"estimate of {model}: operator {operator.kind} '{operator.name}' has no cost"
-            )
+            raise VitruviusError(f"estimate of {model}: operator {kind} '{name}' has no cost")
         latency = item.cycles / clock_hz
         possible = item.cycles * machine.multipliers
         rows.append(
             OperatorCost(
-                name=operator.name,
-                kind=operator.kind,
+                name=name,
+                kind=kind,
                 cycles=item.cycles,
                 latency_s=latency,
                 energy_j=_energy(item.actions, energy) + static_w * latency,
@@ -136,45 +168,45 @@ def estimate_fpga(model: str, program: Program, target: str) -> Estimate:
                 on_chip_bytes=item.on_chip_bytes,
                 off_chip_bytes=item.off_chip_bytes,
                 bottleneck=item.bottleneck,
-                source="simulated: sim.cycle, equal to the RTL's counters; energy by formula: "
+                source="simulated: sim.cycle, whose counters equal the RTL's; energy by formula: "
                 + (_formula(item.actions) or "addressing only, no action")
                 + " + static",
+                product_cycles=item.product_cycles,
+                lost={name: cycles for name, cycles in sorted(item.lost.items()) if cycles},
             )
         )
-    control = END_CYCLES
-    latency = report.total / clock_hz
-    rows.append(
-        OperatorCost(
-            name="end",
-            kind="Control",
-            cycles=control,
-            latency_s=control / clock_hz,
-            energy_j=static_w * control / clock_hz,
-            macs=0,
-            utilisation=0.0,
-            on_chip_bytes=0,
-            off_chip_bytes=0,
-            bottleneck="sequencer",
-            source="simulated: sim.cycle, the END step",
-        )
-    )
     total = sum(row.cycles for row in rows)
-    if total != report.total:
+    if total != report.cycles:
         raise VitruviusError(
-            f"estimate of {model}: operators account for {total} of {report.total} cycles"
+            f"estimate of {model}: operators account for {total} of {report.cycles} cycles"
         )
     return Estimate(
         model=model,
         target=target,
         machine=machine.name,
-        cycles=report.total,
-        latency_s=latency,
+        cycles=report.cycles,
+        latency_s=report.cycles / clock_hz,
         energy_j=sum(row.energy_j for row in rows),
         clock_hz=clock_hz,
-        macs=report.macs,
+        macs=program.macs,
         utilisation=report.utilisation,
         operators=tuple(rows),
-        assumptions=_assumptions(machine, clock_hz, energy, work),
+        assumptions=_assumptions(report, clock_hz, energy, work),
+        memory=report.memory,
+        traffic_bytes=ParameterImage(program).traffic,
+        warnings=_warnings(report),
+    )
+
+
+def _warnings(report: CycleReport) -> tuple[str, ...]:
+    waited = report.counters["WAIT_FETCHED"]
+    if waited < _STALL_WORTH_A_WARNING * report.cycles:
+        return ()
+    machine = report.program.machine
+    return (
+        f"products wait {waited} of {report.cycles} cycles ({waited / report.cycles:.0%}) for "
+        f"weights and image: the memory port of {machine.port_bits} bits, "
+        f"{machine.outstanding} bursts in flight, is slower than the array",
     )
 
 
@@ -187,18 +219,27 @@ def _formula(actions: Mapping[str, int]) -> str:
 
 
 def _assumptions(
-    machine: Machine, clock_hz: float, energy: EnergyTable, work: Mapping[str, _Work]
+    report: CycleReport, clock_hz: float, energy: EnergyTable, work: Mapping[str, _Work]
 ) -> tuple[Assumption, ...]:
     used = sorted({name for item in work.values() for name, count in item.actions.items() if count})
     coefficients = [energy.action(name) for name in [*used, "static_w"]]
+    machine, memory = report.program.machine, report.memory
+    where = "memory on the chip" if machine.memory else "external memory"
     return (
         Assumption(
             f"clock {clock_hz / 1e6:g} MHz, the slower of machine '{machine.name}' and the device",
             "assumed: no place-and-route result stands behind it",
         ),
         Assumption(
-            "program, weights and constants are in on-chip memory before the first image",
-            "formula: loading them is not part of an image",
+            f"{where}: {machine.port_bits} bits, a burst answered after {memory.latency} cycles, "
+            f"{memory.gap} idle cycles between beats, {memory.outstanding} bursts pending",
+            "formula: hwgen.axi.onchip"
+            if machine.memory
+            else "assumed: options --latency, --gap and --outstanding",
+        ),
+        Assumption(
+            "one image alone; program and columns are on the chip, loaded by an earlier run",
+            "formula: an image behind another one overlaps with its end and takes less",
         ),
         Assumption(
             "one product per DSP block and cycle; a padded lane costs the energy of a product",
@@ -214,49 +255,69 @@ def _assumptions(
 # -- counting -------------------------------------------------------------------------------------
 
 
-def _work(program: Program, cycles: tuple[StepCycles, ...]) -> dict[str, _Work]:
-    """Work by operator. What runs hidden in a drain path has actions but no cycles of its own."""
+def _work(program: Program, report: CycleReport) -> dict[str, _Work]:
+    """Work by operator. What runs beside the products has actions but no cycles of its own."""
     work: dict[str, _Work] = {}
-    for step, counted in zip(program.steps, cycles, strict=True):
-        if step.instruction.opcode is Opcode.END:
-            continue
+    products = report.products
+    for step, times, span in zip(program.steps, products, report.spans(), strict=True):
         item = work.setdefault(step.operator, _Work())
-        item.cycles += counted.cycles
+        item.cycles += span
+        item.product_cycles += times.product_cycles
+        item.lost["PADDING_CYCLES"] += times.padding
+        item.lost.update(times.lost)
         item.macs += step.macs
-        _COUNTERS[step.instruction.opcode](program, step, item, work)
+        _product(program, step, item, work)
+    for item in work.values():
+        if item.cycles:
+            item.bottleneck = _bottleneck(item)
+    for norm in program.norms:
+        _norm(program, norm, work.setdefault(norm.operator, _Work()))
+    _transfers(program, work)
+    first, last = program.model.operators[0], products[-1]
+    image = work.setdefault(first.name, _Work())
+    image.cycles = report.begun + 1
+    image.bottleneck = "start; what waits for it is the first product"
+    work[_STORE] = _Work(cycles=report.cycles - last.end, bottleneck="drain, and memory's answer")
+    sent = ParameterImage(program).traffic["results"]
+    work[_STORE].actions.update({"sram_read_byte": 2 * program.results, "dram_byte": sent})
     for operator in program.model.operators:
         if operator.kind == "Select":
             work[operator.name] = _Work(bottleneck="none: addressing only")
     return work
 
 
-def _load(program: Program, step: Step, item: _Work, work: dict[str, _Work]) -> None:
-    written = program.image_tokens * program.image_words * program.machine.depth
-    item.actions["sram_write_byte"] += written
-    item.off_chip_bytes += written
-    item.bottleneck = "image stream"
+def _bottleneck(item: _Work) -> str:
+    """What took most of an operator's cycles."""
+    causes = {"products": item.product_cycles}
+    causes |= {_CAUSES[name]: cycles for name, cycles in item.lost.items()}
+    return max(causes, key=lambda name: causes[name])
 
 
-def _init(program: Program, step: Step, item: _Work, work: dict[str, _Work]) -> None:
-    i, cols = step.instruction, program.machine.cols
-    item.actions["sram_read_byte"] += i.tokens * i.tiles * _column_bytes(cols)
-    item.actions["sram_write_byte"] += i.tokens * i.tiles * cols * 2
-    item.bottleneck = "constant copy"
+def _transfers(program: Program, work: dict[str, _Work]) -> None:
+    """Bytes from memory, each with the operator whose product waits for them first."""
+    machine, layout = program.machine, ParameterImage(program)
+    widths = {Target.WEIGHT: machine.cols * machine.depth, Target.IMAGE: machine.depth}
+    readers = sorted(
+        (step.instruction.start_threshold, step.operator)
+        for step in program.steps
+        if step.instruction.start_wait is Waited.FETCHED
+    )
+    for number, fetch in enumerate(program.fetches, 1):
+        name = next(name for threshold, name in readers if threshold >= number)
+        if fetch.target is Target.IMAGE:
+            name = program.model.operators[0].name
+        item = work.setdefault(name, _Work())
+        item.actions["dram_byte"] += layout.place(fetch, 0)[1] * layout.beat_bytes
+        item.actions["sram_write_byte"] += fetch.words * widths[fetch.target]
 
 
-def _norm(program: Program, step: Step, item: _Work, work: dict[str, _Work]) -> None:
-    i, cols = step.instruction, program.machine.cols
+def _norm(program: Program, norm: NormStep, item: _Work) -> None:
+    i, cols = norm.instruction, program.machine.cols
     chunks = i.tokens * i.tiles
     item.actions["layernorm_element"] += chunks * cols
-    item.actions["sram_read_byte"] += chunks * (2 * cols + _column_bytes(cols))
+    item.actions["sram_read_byte"] += chunks * (2 * cols + cols * NORM_COLUMN_BITS // 8)
     item.actions["sram_write_byte"] += chunks * cols
-    item.bottleneck = "inverse square root" if i.tiles <= NormScale.cycles() else "chunks"
-
-
-def _store(program: Program, step: Step, item: _Work, work: dict[str, _Work]) -> None:
-    sent = 2 * step.instruction.results
-    item.actions["sram_read_byte"] += sent
-    item.off_chip_bytes += sent
+    item.bottleneck = "none: beside the products"
 
 
 def _product(program: Program, step: Step, item: _Work, work: dict[str, _Work]) -> None:
@@ -273,14 +334,13 @@ def _product(program: Program, step: Step, item: _Work, work: dict[str, _Work]) 
     item.actions["requantize"] += outputs
     if i.b_source is Source.WEIGHT:
         item.actions["sram_read_byte"] += plan.steps * _column_bytes(cols)
-    item.bottleneck = "products" if i.words >= max(machine.rows, 2) else "drain"
     follower = _follower(program, step)
     if i.destination is Destination.GELU:
         other = work.setdefault(follower, _Work(bottleneck="none: in the drain path"))
         other.actions["gelu"] += outputs
         other.actions["requantize"] += outputs
         other.actions["sram_write_byte"] += outputs
-    elif i.destination is Destination.RESIDUAL:
+    elif i.destination in (Destination.RESIDUAL, Destination.EMBED):
         other = work.setdefault(follower, _Work(bottleneck="none: in the drain path"))
         other.actions["add_int32"] += outputs
         other.actions["multiply_int32"] += outputs  # the square for LayerNorm's statistics
@@ -306,13 +366,4 @@ def _follower(program: Program, step: Step) -> str:
 
 
 def _column_bytes(cols: int) -> int:
-    return 7 * cols
-
-
-_COUNTERS = {
-    Opcode.LOAD: _load,
-    Opcode.INIT: _init,
-    Opcode.PRODUCT: _product,
-    Opcode.NORM: _norm,
-    Opcode.STORE: _store,
-}
+    return -(-cols * COLUMN_BITS // 8)

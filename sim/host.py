@@ -1,36 +1,30 @@
-"""What a host does with an accelerator: load it, run images, read tensors and counters.
+"""The host of an accelerator in Python: follows the same scripts as the harness in C++.
 
-The procedures are written once, against the `Bus` protocol, and run on every engine: under cocotb
-their awaits wait for the simulator, under pyverilator nothing ever waits and `complete` runs them
-to the end.
+The steps are written once, against the `Host` protocol; their awaits wait for the simulator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+import json
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
-from ..errors import VitruviusError
-from ..hwgen.loader import Target
-from ..hwgen.manifest import Manifest, read_image
-from ..hwgen.program import Boundary
-from ..hwgen.registers import DebugMemory, register
+from ..hwgen.axi.register_map import ErrorCode
 
-__all__ = ["Bus", "ImageRun", "complete", "load_program", "read_tensor", "run_image"]
+__all__ = ["Host", "ScriptError", "follow"]
 
-Result = TypeVar("Result")
-_SLICE_BITS = 32
-_DONE, _PAUSED = 0b010, 0b100
-"""Bits of the STATUS register."""
+_DONE, _PAUSED = 1 << 1, 1 << 2
+_ENDING = {code.value for code in ErrorCode} - {ErrorCode.NONE, ErrorCode.BUSY}
+_PROGRESS_S = 0.2
 
 
-class Bus(Protocol):
-    """The pins of an accelerator, as a host moves them."""
+class Host(Protocol):
+    """What a host can do to an accelerator and to the memory beside it."""
 
-    async def load(self, target: Target, image: bytes) -> None:
-        """Sends the beats of one memory image, 64 bits little-endian each."""
+    async def reset(self, cycles: int) -> None:
+        """Holds ``rst`` high."""
 
     async def write(self, address: int, value: int) -> None:
         """Writes a register."""
@@ -38,149 +32,181 @@ class Bus(Protocol):
     async def read(self, address: int) -> int:
         """Reads a register."""
 
-    async def send_image(self, beats: list[int]) -> None:
-        """Sends the image stream, without gaps."""
+    async def sleep(self, cycles: int) -> None:
+        """Runs the clock."""
 
-    async def settle(self) -> None:
-        """Waits until the accelerator is done or paused; logits on the way are kept for
-        `take_logits`.
-        """
+    def timing(self, latency: int, gap: int, outstanding: int) -> None:
+        """What the memory's answers are to follow, where it can."""
 
-    def done(self) -> bool:
-        """Whether the program has ended."""
+    def store(self, address: int, data: bytes) -> None:
+        """Puts bytes into the memory."""
 
-    def take_logits(self) -> list[int]:
-        """The logits received since the last call."""
+    def load(self, address: int, length: int) -> bytes:
+        """Bytes of the memory."""
 
     @property
     def cycles(self) -> int:
         """Clock cycles simulated so far."""
 
-
-@dataclass(frozen=True)
-class ImageRun:
-    """One image through the RTL.
-
-    logits: codes; cycles: the CYCLES counter; steps: STEP_CYCLES; stalled: cycles lost to the
-    image stream, the logit receiver and the weight stream; product_cycles, token_words,
-    other_words: counters of that name; tensors:
-    operator name -> codes [tokens][features] of the boundaries that were read.
-    """
-
-    logits: list[int]
-    cycles: int
-    steps: list[int]
-    image_stalled: int
-    logits_stalled: int
-    weight_stalled: int
-    product_cycles: int
-    token_words: int
-    other_words: int
-    tensors: dict[str, list[list[int]]]
+    @property
+    def answers(self) -> list[int]:
+        """The cycle of every answer to a write burst."""
 
 
-async def load_program(bus: Bus, folder: Path, manifest: Manifest) -> None:
-    """Fills program, weight and column memories from a generated folder.
+class ScriptError(Exception):
+    """A step that failed; ``kind`` as in `NativeError`."""
 
-    Raises VitruviusError if an image does not match the manifest, or the accelerator is another
-    machine's.
-    """
-    expected = int(manifest.machine_digest[:8], 16)
-    found = await bus.read(register("MACHINE"))
-    if found != expected:
-        raise VitruviusError(
-            f"accelerator: expected machine '{manifest.machine}' ({expected:08x}), "
-            f"found {found:08x}"
-        )
-    for target in Target:
-        await bus.load(target, read_image(folder, manifest, target))
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
-async def read_tensor(bus: Bus, manifest: Manifest, tensor: Boundary) -> list[list[int]]:
-    """Codes [tokens][features] of a tensor, read through the debug window while paused."""
-    residual = tensor.memory is DebugMemory.RESIDUAL
-    element_bits = 16 if residual else 8
-    lanes = manifest.cols if residual else manifest.depth
-    slices = -(-lanes * element_bits // _SLICE_BITS)
-    rows = []
-    for token in range(tensor.tokens):
-        row: list[int] = []
-        for group in range(tensor.features // tensor.group):
-            values: list[int] = []
-            first = tensor.base + token * tensor.pitch + group * tensor.group_pitch
-            for word in range(-(-tensor.group // lanes)):
-                await bus.write(register("DEBUG_ADDRESS"), tensor.memory << 24 | (first + word))
-                await bus.read(register("STATUS"))  # the memory takes a cycle more than a register
-                packed = 0
-                for part in range(slices):
-                    data = await bus.read(register("DEBUG_DATA") + part)
-                    packed |= data << (_SLICE_BITS * part)
-                values.extend(_unpack(packed, lanes, element_bits))
-            row.extend(values[: tensor.group])
-        rows.append(row)
-    return rows
-
-
-def _unpack(word: int, lanes: int, bits: int) -> list[int]:
-    values = [(word >> (bits * lane)) & ((1 << bits) - 1) for lane in range(lanes)]
-    top = 1 << (bits - 1)
-    return [value - (1 << bits) if value & top else value for value in values]
-
-
-async def run_image(
-    bus: Bus, manifest: Manifest, beats: list[int], wanted: Sequence[Boundary] = ()
-) -> ImageRun:
-    """Runs one image, pausing to read the ``wanted`` tensors."""
-    tensors: dict[str, list[list[int]]] = {}
-    waiting = sorted(wanted, key=lambda tensor: tensor.step)
-    await bus.write(register("BREAK"), waiting[0].step if waiting else 0)
-    await bus.write(register("CONTROL"), 1)
-    await bus.send_image(beats)
-    await bus.settle()
-    while not bus.done():
-        step = waiting[0].step
-        await _expect_status(bus, _PAUSED | step << 16)
-        while waiting and waiting[0].step == step:
-            tensor = waiting.pop(0)
-            tensors[tensor.operator] = await read_tensor(bus, manifest, tensor)
-        await bus.write(register("BREAK"), waiting[0].step if waiting else 0)
-        await bus.write(register("CONTROL"), 2)
-        await bus.settle()
-    await _expect_status(bus, _DONE | (len(manifest.steps) - 1) << 16)
-    counters = {
-        name.lower(): await bus.read(register(name))
-        for name in (
-            "IMAGE_STALLED", "LOGITS_STALLED", "WEIGHT_STALLED", "PRODUCT_CYCLES",
-            "TOKEN_WORDS", "OTHER_WORDS",
-        )
-    }  # fmt: skip
-    steps = [
-        await bus.read(register("STEP_CYCLES") + index) for index in range(len(manifest.steps))
-    ]
-    return ImageRun(
-        logits=bus.take_logits(),
-        cycles=await bus.read(register("CYCLES")),
-        steps=steps,
-        tensors=tensors,
-        **counters,
-    )
-
-
-async def _expect_status(bus: Bus, expected: int) -> None:
-    found = await bus.read(register("STATUS"))
-    if found != expected:
-        raise VitruviusError(
-            f"accelerator: expected status {expected:#010x} (done or paused, and the step), "
-            f"found {found:#010x}"
-        )
-
-
-def complete(procedure: Coroutine[Any, Any, Result]) -> Result:
-    """Runs a procedure on a bus whose methods never wait, and returns its result."""
+async def follow(host: Host, folder: Path) -> None:
+    """Follows ``script.txt`` in ``folder`` and leaves ``outcome.json`` and the bytes there."""
+    follower = _Follower(host, folder)
+    error = None
     try:
-        procedure.send(None)
-    except StopIteration as stop:
-        result: Result = stop.value
-        return result
-    procedure.close()
-    raise RuntimeError("the procedure waited on a bus that cannot wait")
+        for line in (folder / "script.txt").read_text().splitlines():
+            verb, *words = line.split()
+            if verb not in follower.verbs:
+                raise ScriptError("script", f"this engine has no step '{verb}'")
+            await follower.verbs[verb](words)
+    except ScriptError as failure:
+        error = {"kind": failure.kind, "rule": "", "text": str(failure), "cycle": host.cycles}
+    answers = host.answers
+    traffic = {
+        "read_bursts": 0,
+        "read_beats": 0,
+        "write_bursts": len(answers),
+        "write_beats": 0,
+        "unwritten_bytes": 0,
+        "first_unwritten": 0,
+        "answers": answers,
+    }
+    outcome = {
+        "error": error,
+        "records": follower.records,
+        "cycles": host.cycles,
+        "wall_s": time.perf_counter() - follower.began,
+        "traffic": traffic,
+    }
+    _replace(folder / "outcome.json", outcome)
+
+
+class _Follower:
+    def __init__(self, host: Host, folder: Path) -> None:
+        self.host, self.folder = host, folder
+        self.records: dict[str, list[int]] = {}
+        self.product = -1
+        self.began = self.told = time.perf_counter()
+        self.verbs: dict[str, Callable[[list[str]], Awaitable[None]]] = {
+            "memory": self._memory,
+            "reset": self._reset,
+            "write": self._write,
+            "read": self._read,
+            "expect": self._expect,
+            "wait_done": self._wait_done,
+            "sleep": self._sleep,
+            "read_debug": self._read_debug,
+            "load": self._load,
+            "dump": self._dump,
+            "load_window": self._load_window,
+            "dump_window": self._dump_window,
+        }
+
+    def _note(self, name: str, value: int) -> None:
+        self.records[name] = [value, self.host.cycles]
+
+    def _tell(self) -> None:
+        """How far the run is, now and then."""
+        now = time.perf_counter()
+        if now - self.told >= _PROGRESS_S:
+            self.told = now
+            cycles = self.host.cycles
+            rate = cycles / (now - self.began)
+            state = {"cycles": cycles, "cycles_per_s": rate, "product": self.product}
+            _replace(self.folder / "progress.json", state)
+
+    async def _memory(self, words: list[str]) -> None:
+        latency, gap, outstanding = map(int, words)
+        self.host.timing(latency, gap, outstanding)
+
+    async def _reset(self, words: list[str]) -> None:
+        await self.host.reset(int(words[0]))
+
+    async def _write(self, words: list[str]) -> None:
+        await self.host.write(_number(words[0]), _number(words[1]))
+
+    async def _read(self, words: list[str]) -> None:
+        self._note(words[1], await self.host.read(_number(words[0])))
+
+    async def _expect(self, words: list[str]) -> None:
+        address, wanted, mask = map(_number, words)
+        found = await self.host.read(address)
+        if (found ^ wanted) & mask:
+            raise ScriptError(
+                "expect", f"register {address:#05x}: expected {wanted:#010x}, got {found:#010x}"
+            )
+
+    async def _wait_done(self, words: list[str]) -> None:
+        address, most, poll = map(_number, words[:3])
+        began = self.host.cycles
+        while True:
+            status = await self.host.read(address)
+            self.product = status >> 16
+            self._tell()
+            if status & (_DONE | _PAUSED) or status >> 4 & 15 in _ENDING:
+                break
+            if self.host.cycles - began >= most:
+                raise ScriptError(
+                    "timeout", f"expected an end within {most} cycles, STATUS is {status:#010x}"
+                )
+            await self.host.sleep(poll)
+        self._note(words[3], status)
+
+    async def _sleep(self, words: list[str]) -> None:
+        await self.host.sleep(int(words[0]))
+
+    async def _read_debug(self, words: list[str]) -> None:
+        select, data, first, count, slices = map(_number, words[:5])
+        found = bytearray()
+        for word in range(first, first + count):
+            await self.host.write(select, word)
+            for part in range(slices):
+                found += (await self.host.read(data + 4 * part)).to_bytes(4, "little")
+        self._leave(words[5], bytes(found))
+
+    async def _load(self, words: list[str]) -> None:
+        self.host.store(_number(words[0]), (self.folder / words[1]).read_bytes())
+
+    async def _dump(self, words: list[str]) -> None:
+        self._leave(words[2], self.host.load(_number(words[0]), int(words[1])))
+
+    async def _load_window(self, words: list[str]) -> None:
+        select, data, address = map(_number, words[:3])
+        await self.host.write(select, address)
+        contents = (self.folder / words[3]).read_bytes()
+        for at in range(0, len(contents), 4):
+            await self.host.write(data, int.from_bytes(contents[at : at + 4], "little"))
+
+    async def _dump_window(self, words: list[str]) -> None:
+        select, data, address, length = map(_number, words[:4])
+        await self.host.write(select, address)
+        found = bytearray()
+        for _ in range(0, length, 4):
+            found += (await self.host.read(data)).to_bytes(4, "little")
+        self._leave(words[4], bytes(found[:length]))
+
+    def _leave(self, name: str, data: bytes) -> None:
+        (self.folder / f"{name}.bin").write_bytes(data)
+        self._note(name, len(data))
+
+
+def _number(text: str) -> int:
+    return int(text, 0)
+
+
+def _replace(path: Path, state: object) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(state))
+    part.replace(path)

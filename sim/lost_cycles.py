@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ..hwgen.core.product_engine import schedule
-from .streaming import ProductTimes, StreamReport
+from .cycle import CycleReport, ProductTimes
 
 __all__ = [
     "CAUSES",
@@ -69,7 +69,7 @@ class OperatorCycles:
     useful: float
 
 
-def by_operator(report: StreamReport) -> list[OperatorCycles]:
+def by_operator(report: CycleReport) -> list[OperatorCycles]:
     """The operators in the order of their first products. Their cycles and those of boot and tail
     sum to the run's.
     """
@@ -93,7 +93,7 @@ def by_operator(report: StreamReport) -> list[OperatorCycles]:
     ]
 
 
-def lost_cycles(report: StreamReport) -> LostCycles:
+def lost_cycles(report: CycleReport) -> LostCycles:
     """The parts of a run's CYCLES."""
     parts = dict.fromkeys(CAUSES, Fraction(0))
     for times in report.products:
@@ -110,7 +110,7 @@ def lost_cycles(report: StreamReport) -> LostCycles:
     return LostCycles(report.cycles, parts)
 
 
-def lost_in_product(report: StreamReport, times: ProductTimes) -> dict[str, Fraction]:
+def lost_in_product(report: CycleReport, times: ProductTimes) -> dict[str, Fraction]:
     """The parts of the cycles from the end of the product before to the end of this one."""
     machine = report.program.machine
     item = report.program.steps[times.index].instruction

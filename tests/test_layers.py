@@ -80,11 +80,11 @@ def test_imports_only_from_below(path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("models.graph", "from ..hwgen.machine import Machine"),
+        ("models.graph", "from ..hwgen.core.machine import Machine"),
         ("models.graph", "from ..fpga_targets.device import Device"),
         ("models.rules.linear", "from ...sim import cycle"),
-        ("hwgen.machine", "from ..fpga_targets.synthesis import synthesize"),
-        ("hwgen.machine", "from .. import reports"),
+        ("hwgen.verilog", "from ..fpga_targets.synthesis import synthesize"),
+        ("hwgen.core.machine", "from ... import reports"),
         ("sim.cycle", "def late():\n    from ..cli.main import main"),
         ("sim.cycle", "import models.graph"),
         ("sim.cycle", "from vitruvius.models.graph import Graph"),
@@ -97,9 +97,9 @@ def test_a_forbidden_import_is_found(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("hwgen.machine", "from ..fpga_targets.device import Device"),
+        ("hwgen.verilog", "from ..fpga_targets.device import Device"),
         ("hwgen.units.gelu", "from ...models.integer import gelu"),
-        ("fpga_targets.synthesis", "from ..hwgen.machine import Machine"),
+        ("fpga_targets.synthesis", "from ..hwgen.core.machine import Machine"),
         ("sim.cycle", "from .. import errors"),
         ("models.graph", "from ..errors import VitruviusError\nimport torch"),
     ],

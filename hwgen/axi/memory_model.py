@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["MemoryModel"]
+__all__ = ["DEFAULT_MEMORY", "MemoryModel"]
 
 
 @dataclass(frozen=True)
@@ -52,3 +52,7 @@ class MemoryModel:
             value = getattr(self, name)
             if value < least:
                 raise ValueError(f"{name}: expected at least {least}, got {value!r}")
+
+
+DEFAULT_MEMORY = MemoryModel(latency=100)
+"""What is assumed where nobody says otherwise: a beat a cycle, the first one after 100 cycles."""

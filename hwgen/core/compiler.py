@@ -15,7 +15,7 @@ from ..refusals import refuse_unknown
 from .core import DebugMemory, Target
 from .counters import Counter, modular
 from .instruction import Destination, Norm, Product, Source
-from .machine import Machine
+from .machine import Machine, load_machine, machine_names
 from .norm_engine import COLUMN_BITS as NORM_COLUMN_BITS
 from .packing import Packing
 from .program import Boundary, Fetch, NormStep, Program, Step, Usage, check
@@ -33,21 +33,40 @@ def compile_model(model: IntegerModel, machine: Machine) -> Program:
 
     Raises VitruviusError if the model's operators do not form a pre-norm encoder that the
     accelerator knows (all that it has no step for), or if a buffer is too small (all of them, with
-    what is needed).
+    what is missing, and the smallest shipped machine on which the model fits).
     """
     refuse_unknown(model)
     program = _Compiler(model, machine).run()
-    short = [usage for usage in program.usage if usage.used > usage.capacity]
+    short = _short(program)
     if short:
         raise VitruviusError(
             f"{model.name} does not fit machine '{machine.name}': "
             + "; ".join(
-                f"buffers.{usage.buffer} needs {usage.used} {usage.unit}, has {usage.capacity}"
+                f"buffers.{usage.buffer} needs {usage.used} {usage.unit}, has {usage.capacity}, "
+                f"{usage.used - usage.capacity} missing"
                 for usage in short
             )
+            + _that_fits(model)
         )
     check(program)
     return program
+
+
+def _short(program: Program) -> list[Usage]:
+    return [usage for usage in program.usage if usage.used > usage.capacity]
+
+
+def _size(machine: Machine) -> tuple[int, int]:
+    return machine.multipliers, machine.buffers.token + machine.buffers.weight
+
+
+def _that_fits(model: IntegerModel) -> str:
+    """The smallest shipped machine on which ``model`` fits, in words."""
+    shipped = sorted(map(load_machine, machine_names()), key=_size)
+    for machine in shipped:
+        if not _short(_Compiler(model, machine).run()):
+            return f"; it fits machine '{machine.name}'"
+    return "; no shipped machine is large enough"
 
 
 @dataclass(frozen=True)

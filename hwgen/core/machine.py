@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ...errors import VitruviusError, nearest
+from ..units.packed_product import hard_multipliers
 
 __all__ = ["Buffers", "Machine", "load_machine", "machine_names"]
 
@@ -65,7 +66,10 @@ class Machine(BaseModel):
     outstanding: int = Field(
         default=4, gt=0, le=16, description="read bursts in flight at the memory port"
     )
-    packing: bool = Field(default=False, description="two int8 products to one DSP")
+    packing: bool = Field(
+        default=False,
+        description="two rows share a DSP of 27 x 18 bits; changes the area, no result, no cycle",
+    )
     clock_hz: float = Field(gt=0, description="clock of the estimate, in Hz")
     buffers: Buffers
 
@@ -78,6 +82,14 @@ class Machine(BaseModel):
     def multipliers(self) -> int:
         """int8 products per cycle."""
         return self.rows * self.cols * self.depth
+
+    def dsps(self, family: str) -> int:
+        """Hard multipliers of the array on a device of ``family``: rows share them in pairs where
+        the machine packs and the device's DSPs are wide enough (DSP48E2).
+        """
+        if self.packing and family == "ultrascale+":
+            return hard_multipliers(rows=self.rows, cols=self.cols, depth=self.depth)
+        return self.multipliers
 
     @property
     def subwords(self) -> int:

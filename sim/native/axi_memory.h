@@ -264,6 +264,7 @@ class AxiMemory {
         if (responding_) {
             writes_.pop_front();
             --receiving_;
+            traffic.answers.push_back(cycle);
         }
         sample_data(cycle);
         const Address now{top_.memory_awaddr, top_.memory_awid,    top_.memory_awlen,

@@ -19,7 +19,14 @@ from ...hwgen.axi.memory_model import MemoryModel
 from .build import NativeBuild
 from .script import Script
 
-__all__ = ["NativeError", "NativeOutcome", "NativeProgress", "NativeRun", "Traffic"]
+__all__ = [
+    "NativeError",
+    "NativeOutcome",
+    "NativeProgress",
+    "NativeRun",
+    "ScriptRun",
+    "Traffic",
+]
 
 _RESET_CYCLES = 4
 _POLL_S = 0.05
@@ -43,7 +50,8 @@ class Traffic:
     """What crossed the memory port.
 
     unwritten_bytes: bytes read that nothing ever wrote (they read as 0xA5); first_unwritten:
-    the address of the first, 0 if there is none.
+    the address of the first, 0 if there is none. answers: the clock cycle of every answer to a
+    write burst.
     """
 
     read_bursts: int
@@ -52,6 +60,7 @@ class Traffic:
     write_beats: int
     unwritten_bytes: int
     first_unwritten: int
+    answers: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -85,11 +94,22 @@ class NativeError(VitruviusError):
         self.kind, self.rule, self.cycle = kind, rule, cycle
 
 
-class NativeRun:
-    """Runs scripts on one build; runs are independent and may go on at the same time."""
+class ScriptRun:
+    """Runs scripts on one build; runs are independent and may go on at the same time.
 
-    def __init__(self, build: NativeBuild) -> None:
-        self.build = build
+    A process follows ``script.txt`` in a folder of its own and leaves ``outcome.json`` there; which
+    process is for the engine to say (`command`). jitters, traces: whether it takes ``--jitter`` and
+    can write waves.
+    """
+
+    jitters = False
+    traces = False
+
+    def command(self, folder: Path) -> tuple[list[str], Mapping[str, str] | None]:
+        """The command that follows the script in ``folder``, and its environment; None for this
+        process's own.
+        """
+        raise NotImplementedError
 
     def run(
         self,
@@ -120,7 +140,9 @@ class NativeRun:
         """
         if jitter is not None and not 0 <= jitter <= _MAX_JITTER_SEED:
             raise VitruviusError(f"jitter: expected a seed of 64 bits, got {jitter}")
-        if waves is not None and not self.build.trace:
+        if jitter is not None and not self.jitters:
+            raise VitruviusError("jitter: expected engine native, got one without")
+        if waves is not None and not self.traces:
             raise VitruviusError("waves: expected a build made with trace, got one without")
         with tempfile.TemporaryDirectory(prefix="vitruvius-native-") as scratch:
             folder = Path(scratch)
@@ -154,11 +176,16 @@ class NativeRun:
         stop: Event | None,
     ) -> int:
         """Runs the program in ``folder`` to its end, and gives its exit code."""
-        command = [str(self.build.executable), *options]
+        command, environment = self.command(folder)
         with (folder / _LOG).open("w") as log:
             # A session of its own: an interrupt from the keyboard reaches Python only.
             process = subprocess.Popen(
-                command, cwd=folder, stdout=log, stderr=log, start_new_session=True
+                [*command, *options],
+                cwd=folder,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         try:
             while not _ended(process):
@@ -171,6 +198,19 @@ class NativeRun:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         return process.returncode
+
+
+class NativeRun(ScriptRun):
+    """Runs scripts on a build whose memory and clock are C++."""
+
+    jitters = True
+
+    def __init__(self, build: NativeBuild) -> None:
+        self.build = build
+        self.traces = build.trace
+
+    def command(self, folder: Path) -> tuple[list[str], Mapping[str, str] | None]:
+        return [str(self.build.executable)], None
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:

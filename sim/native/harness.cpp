@@ -438,6 +438,10 @@ int main(int count, char** arguments) {
     const double elapsed_s = bench->elapsed_s();
     bench->end();
     const Traffic& traffic = bench->memory.traffic;
+    std::string answers;
+    for (const uint64_t cycle : traffic.answers) {
+        answers += format("%s%" PRIu64, answers.empty() ? "" : ", ", cycle);
+    }
     const SparseMemory& contents = bench->contents;
     replace_file(
         "outcome.json",
@@ -445,9 +449,10 @@ int main(int count, char** arguments) {
             format(", \"cycles\": %" PRIu64 ", \"wall_s\": %.6f, \"traffic\": {\"read_bursts\": %"
                    PRIu64 ", \"read_beats\": %" PRIu64 ", \"write_bursts\": %" PRIu64
                    ", \"write_beats\": %" PRIu64 ", \"unwritten_bytes\": %" PRIu64
-                   ", \"first_unwritten\": %" PRIu64 "}}\n",
+                   ", \"first_unwritten\": %" PRIu64 ", \"answers\": [",
                    bench->cycle, elapsed_s, traffic.read_bursts, traffic.read_beats,
                    traffic.write_bursts, traffic.write_beats, contents.unwritten_bytes,
-                   contents.unwritten_bytes ? contents.first_unwritten : 0));
+                   contents.unwritten_bytes ? contents.first_unwritten : 0) +
+            answers + "]}}\n");
     return error == "null" ? 0 : 1;
 }

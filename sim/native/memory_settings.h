@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 constexpr unsigned OKAY = 0;  // the response, of memory and of registers
 
@@ -16,4 +17,5 @@ struct Faults {
 
 struct Traffic {
     uint64_t read_bursts = 0, read_beats = 0, write_bursts = 0, write_beats = 0;
+    std::vector<uint64_t> answers;  // the cycle of every answer to a write burst
 };

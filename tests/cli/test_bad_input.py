@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vitruvius.hwgen.machine import load_machine, machine_names
+from vitruvius.hwgen.core.machine import load_machine, machine_names
 from vitruvius.models.datasets import digits
 from vitruvius.models.zoo.vit_digits import vit_digits
 
@@ -167,11 +167,11 @@ def test_a_machine_out_of_range(
 def test_a_buffer_too_small_says_how_much_is_needed(
     refused: Refused, quantized_file: Path, tmp_path: Path
 ) -> None:
-    path = machine_file(tmp_path, r"^weight = 256$", "weight = 128")
+    path = machine_file(tmp_path, r"^token = 24$", "token = 4")
     text = refused("generate", quantized_file, "--machine", path, "--out", tmp_path / "out")
-    dim, hidden, depth, classes = 64, 256, 4, 12  # ten classes are three columns of four
-    weights = depth * (4 * dim * dim + 2 * dim * hidden) + 4 * dim + classes * dim
-    assert f"buffers.weight needs {weights} bytes, has {128 * 1024}" in text
+    hidden = 17 * 256  # tokens x activations of the MLP
+    assert f"buffers.token needs {hidden} bytes, has 4096, {hidden - 4096} missing" in text
+    assert "it fits machine 'small'" in text
     assert not (tmp_path / "out").exists()
 
 

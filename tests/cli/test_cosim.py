@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from typer.testing import Result
 
-from vitruvius.hwgen.program import Program
-from vitruvius.sim.cosim import CosimReport, Mismatch, Progress, StepComparison
+from vitruvius.hwgen.axi.memory_model import DEFAULT_MEMORY, MemoryModel
+from vitruvius.hwgen.core.program import Program
+from vitruvius.sim.cosim import CosimReport, Mismatch, Progress
 from vitruvius.sim.cycle import simulate
 
 COSIM_KEYS = {
@@ -27,29 +28,31 @@ def golden_cosim(
     program: Program,
     images: Tensor,
     *,
-    engine: str = "cocotb",
+    engine: str = "native",
+    memory: MemoryModel = DEFAULT_MEMORY,
     progress: Callable[[Progress], None] | None = None,
     **_: object,
 ) -> CosimReport:
     """A co-simulation that finds what it should, without a simulator."""
     if progress is not None:
-        progress(Progress("build", 0, len(images), 0, 0.0))
-        progress(Progress("simulate", 1, len(images), 1000, 1e5))
-    report = simulate(program)
+        progress(Progress("build", len(images), 0, 0.0, ""))
+        progress(Progress("simulate", len(images), 1000, 1e5, "head"))
+    report = simulate(program, images=len(images), memory=memory)
     return CosimReport(
         model=program.model.name,
         machine=program.machine.name,
         engine=engine,
+        memory=memory,
+        timed=True,
         images=len(images),
         bit_exact_images=len(images),
-        predicted_cycles=[report.total] * len(images),
-        rtl_cycles=[report.total] * len(images),
+        cycles=report.cycles,
+        predicted_cycles=report.image_cycles,
+        rtl_cycles=report.image_cycles,
+        counters={name: (value, value) for name, value in report.counters.items()},
         cycles_per_s=1e5,
         build_s=2.0,
-        workers=1,
         wall_s=3.0,
-        steps=tuple(StepComparison(s.name, s.kind, s.cycles, s.cycles) for s in report.steps),
-        counters={"product_cycles": (report.product_cycles, report.product_cycles)},
         logits=program.model.run(images).tolist(),
         tensors_compared=9 * len(images),
         mismatches=(),
@@ -64,15 +67,17 @@ def without_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("without_simulator")
 def test_cosim_json(vitruvius: Callable[..., Result], quantized_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "c.json"
-    options = ["--images", "4", "--engine", "pyverilator", "--json", str(path)]
+    options = ["--images", "4", "--engine", "cocotb", "--json", str(path)]
     result = vitruvius("cosim", quantized_file, *options)
     assert result.exit_code == 0, result.output
     record = json.loads(path.read_text())
     assert record.keys() >= COSIM_KEYS
     assert (record["model"], record["machine"]) == ("vit_digits", "small")
-    assert (record["engine"], record["images"], record["bit_exact_images"]) == ("pyverilator", 4, 4)
+    assert (record["engine"], record["images"], record["bit_exact_images"]) == ("cocotb", 4, 4)
     assert record["predicted_cycles"] == record["rtl_cycles"]
     assert len(record["rtl_cycles"]) == 4
+    assert sum(record["rtl_cycles"]) == record["cycles"] == record["counters"]["CYCLES"]["measured"]
+    assert record["memory"] == {"latency": 100, "gap": 0, "outstanding": 16}
     assert "4 of 4 images bit-exact, predicted cycles equal" in result.stdout
 
 
@@ -115,6 +120,23 @@ def test_cosim_disagreement_ends_with_1(
     assert spoil is not _wrong_bit or "blocks.0.add" in result.stdout
 
 
+def test_a_slower_memory_is_an_assumption_that_costs_cycles(
+    vitruvius: Callable[..., Result], quantized_file: Path, tmp_path: Path
+) -> None:
+    cycles = []
+    for options in ([], ["--latency", "900", "--gap", "2", "--outstanding", "1"]):
+        path = tmp_path / "e.json"
+        result = vitruvius("estimate", quantized_file, *options, "--json", path)
+        assert result.exit_code == 0, result.output
+        (record,) = json.loads(path.read_text())
+        cycles.append(record["cycles"])
+        texts = [item["text"] for item in record["assumptions"]]
+    assert cycles[1] > 1.2 * cycles[0]
+    assert any("answered after 900 cycles, 2 idle" in text for text in texts)
+    assert "warning: products wait" in result.stdout
+    assert "slower than the array" in record["warnings"][0]
+
+
 def test_estimate_json(
     vitruvius: Callable[..., Result], quantized_file: Path, tmp_path: Path
 ) -> None:
@@ -144,7 +166,9 @@ def test_demo_writes_the_page(vitruvius: Callable[..., Result], tmp_path: Path) 
     record = json.loads((tmp_path / "d.json").read_text())
     assert record["cosim"].keys() >= COSIM_KEYS
     assert record["estimate"].keys() >= ESTIMATE_KEYS
-    assert record["estimate"]["cycles"] == record["cosim"]["rtl_cycles"][0]
+    # An image alone, with everything loaded: less than the first of a run, more than the others.
+    first, second, _ = record["cosim"]["rtl_cycles"]
+    assert first > record["estimate"]["cycles"] > second
     assert record["integer_accuracy"] >= record["float_accuracy"] - 0.005
     page = (out / "report.html").read_text()
     assert "3 of 3 images bit-exact, predicted cycles equal" in page
@@ -154,7 +178,7 @@ def test_demo_writes_the_page(vitruvius: Callable[..., Result], tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["cocotb", "pyverilator"])
+@pytest.mark.parametrize("engine", ["native", "cocotb"])
 def test_cosim_of_real_digits(
     engine: str, vitruvius: Callable[..., Result], quantized_file: Path, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import Result
 
 NEEDED = {
-    "python", "torch", "amaranth", "cocotb", "pyverilator", "yosys", "verilator", "g++", "make",
+    "python", "torch", "amaranth", "cocotb", "yosys", "verilator", "g++", "make",
     "perl", "libpython",
 }  # fmt: skip
 

@@ -14,9 +14,12 @@ from typer.testing import Result
 import vitruvius as package
 from vitruvius.errors import VitruviusError
 
-VERBS = ["models", "trace", "quantize", "generate", "estimate", "cosim", "demo", "doctor", "train"]
+VERBS = [
+    "models", "trace", "quantize", "generate", "estimate", "simulate", "cosim", "demo", "doctor",
+    "train",
+]  # fmt: skip
 WRITES_FILES = ["quantize", "generate", "demo"]
-NEEDS_A_MACHINE = ["generate", "estimate", "cosim", "demo"]
+NEEDS_A_MACHINE = ["generate", "estimate", "simulate", "cosim", "demo"]
 
 
 def test_help_names_every_verb(vitruvius: Callable[..., Result]) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from vitruvius.fpga_targets.device import load_device
 from vitruvius.fpga_targets.synthesis import synthesize, utilisation
-from vitruvius.hwgen.accelerator import Accelerator
-from vitruvius.hwgen.machine import load_machine
+from vitruvius.hwgen.core.accelerator import Accelerator
+from vitruvius.hwgen.core.machine import load_machine
 from vitruvius.hwgen.verilog import to_verilog
 
 

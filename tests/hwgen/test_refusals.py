@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from vitruvius.errors import VitruviusError
-from vitruvius.hwgen.compiler import compile_model
-from vitruvius.hwgen.machine import load_machine
+from vitruvius.hwgen.core.compiler import compile_model
+from vitruvius.hwgen.core.machine import load_machine
 from vitruvius.models.integer_model import IntegerModel
 
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from vitruvius.hwgen.axi.memory_model import MemoryModel
 from vitruvius.reports.demo import DemoReport, OperatorKind, Sample
-from vitruvius.sim.cosim import CosimReport, StepComparison
+from vitruvius.sim.cosim import CosimReport
 from vitruvius.sim.estimate import Assumption, Estimate, OperatorCost
 
 
@@ -27,21 +28,18 @@ def sample(index: int = 0, rtl: tuple[int, ...] = (5, -300, 7)) -> Sample:
 COSIM = CosimReport(
     model="tiny <model>",
     machine="small",
-    engine="cocotb",
+    engine="native",
+    memory=MemoryModel(latency=100),
+    timed=True,
     images=3,
     bit_exact_images=3,
-    predicted_cycles=[1234, 1234, 1234],
-    rtl_cycles=[1234, 1234, 1234],
+    cycles=3500,
+    predicted_cycles=[1300, 1100, 1100],
+    rtl_cycles=[1300, 1100, 1100],
+    counters={"CYCLES": (3500, 3500), "PRODUCT_CYCLES": (900, 900)},
     cycles_per_s=123_456.0,
     build_s=12.0,
-    workers=2,
     wall_s=34.0,
-    steps=(
-        StepComparison("load", "load", 34, 34),
-        StepComparison("blocks.0.fc", "product:residual", 1000, 1000),
-        StepComparison("blocks.0.norm", "norm", 200, 200),
-    ),
-    counters={"product_cycles": (900, 900)},
     logits=[[5, -300, 7]] * 3,
     tensors_compared=27,
     mismatches=(),
@@ -60,10 +58,14 @@ ESTIMATE = Estimate(
     operators=(
         OperatorCost(
             "blocks.0.fc", "Linear", 1000, 5e-6, 4e-6, 40_000, 0.6, 2048, 0, "products",
-            "simulated: cycles",
+            "simulated: cycles", 750, {"WAIT_FETCHED": 240, "SWITCH_CYCLES": 10},
+        ),
+        OperatorCost(
+            "head", "Linear", 200, 1e-6, 5e-7, 100, 0.1, 64, 0, "products", "simulated: cycles", 200
         ),
     ),
     assumptions=(Assumption("a product costs 1 pJ", "published: a & b, 2014"),),
+    warnings=("the port is narrow",),
     unmapped=(("host_part", "no rule for it"),),
 )  # fmt: skip
 
@@ -101,5 +103,5 @@ def report() -> DemoReport:
 @pytest.fixture
 def spoilt(report: DemoReport) -> DemoReport:
     """The last image took a cycle more and has a wrong bit."""
-    cosim = replace(COSIM, bit_exact_images=2, rtl_cycles=[1234, 1234, 1235])
+    cosim = replace(COSIM, bit_exact_images=2, rtl_cycles=[1300, 1100, 1101])
     return replace(report, cosim=cosim, samples=(sample(2, rtl=(5, -300, 8)),))

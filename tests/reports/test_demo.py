@@ -10,20 +10,26 @@ import pytest
 from vitruvius.errors import VitruviusError
 from vitruvius.models.graph import Graph, Operator, TensorSpec
 from vitruvius.reports.demo import DemoReport, Sample, cycle_range, operator_kinds, verdict
-from vitruvius.sim.cosim import CosimReport, StepComparison
+from vitruvius.sim.cosim import CosimReport
 
 
-def test_agreement_needs_bits_cycles_and_steps(report: DemoReport, cosim: CosimReport) -> None:
+def test_agreement_needs_bits_cycles_and_counters(report: DemoReport, cosim: CosimReport) -> None:
     assert report.agrees
-    late_step = replace(cosim, steps=(*cosim.steps, StepComparison("end", "end", 3, 4)))
+    miscounted = replace(cosim, counters={"PRODUCT_CYCLES": (900, 901)})
     for wrong in (
         replace(cosim, bit_exact_images=2),
-        replace(cosim, rtl_cycles=[1234, 1234, 1233]),
-        replace(cosim, counters={"product_cycles": (900, 901)}),
-        late_step,
+        replace(cosim, rtl_cycles=[1300, 1100, 1099]),
+        miscounted,
     ):
         assert not replace(report, cosim=wrong).agrees
-    assert verdict(late_step) == "3 of 3 images bit-exact, predicted cycles differ"
+    assert verdict(miscounted) == "3 of 3 images bit-exact, predicted cycles differ"
+
+
+def test_where_memory_has_its_own_timing_words_are_compared(cosim: CosimReport) -> None:
+    untimed = replace(
+        cosim, timed=False, predicted_cycles=[], rtl_cycles=[], counters={"KEY_WORDS": (4, 4)}
+    )
+    assert verdict(untimed) == "3 of 3 images bit-exact, predicted words and beats equal"
 
 
 def test_a_sample_has_as_many_logits_on_every_way(make_sample: Callable[..., Sample]) -> None:
@@ -35,6 +41,7 @@ def test_a_sample_has_as_many_logits_on_every_way(make_sample: Callable[..., Sam
 
 def test_cycle_range() -> None:
     assert cycle_range([1000, 1000]) == "1,000"
+    assert cycle_range([]) == "-"
     assert cycle_range([2001, 1000, 1500]) == "1,000 to 2,001"
 
 

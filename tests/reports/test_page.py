@@ -59,7 +59,9 @@ def test_everything_that_was_found_is_there(report: DemoReport) -> None:
         "99.17 %",  # float accuracy
         "98.89 %",  # integer accuracy
         "-0.28 points",
-        "1,234",
+        "1,100 to 1,300",
+        "3,500",
+        "the port is narrow",
         "6.17 µs",
         "4.56 µJ",
         "123 kcycles/s",
@@ -89,20 +91,31 @@ def test_the_digit_is_drawn_dot_by_dot(report: DemoReport) -> None:
 
 
 def test_bars_are_as_long_as_the_cycles(report: DemoReport) -> None:
-    """The steps' bars: the longest fills the scale of 196, the others in proportion."""
+    """The longest counter and the longest part fill the scale of 196, the others in proportion."""
     elements = read(demo_page(report)).elements
-    bars = [a for tag, a in elements if tag == "rect" and a.get("class") == "rtl" and a["y"] == "2"]
-    widths = [float(a["width"] or 0) for a in bars]
-    groups, steps = widths[:2], widths[2:]
-    assert groups == [round(196 * 34 / 1200, 2), 196.0]
-    assert steps == [round(196 * 34 / 1000, 2), 196.0, round(196 * 200 / 1000, 2)]
+
+    def widths(kind: str) -> list[float]:
+        bars = [a for tag, a in elements if tag == "rect" and a.get("class") == kind]
+        return [float(a["width"] or 0) for a in bars if a["y"] == "2"]
+
+    assert widths("rtl") == [196.0, round(196 * 900 / 3500, 2)]
+    assert widths("lost") == [196.0, round(196 * 200 / 1000, 2)]
+    assert widths("busy") == [round(196 * 750 / 1000, 2), round(196 * 200 / 1000, 2)]
+
+
+def test_causes_sum_to_the_total(report: DemoReport) -> None:
+    text = read(demo_page(report)).text
+    start = text.index("cycles by cause")
+    causes = {"PRODUCT_CYCLES": "950", "WAIT_FETCHED": "240", "SWITCH_CYCLES": "10"}
+    for name, cycles in causes.items():
+        assert text[text.index(name, start) + 1] == cycles
 
 
 def test_a_difference_is_shown(spoilt: DemoReport, report: DemoReport) -> None:
     page = demo_page(spoilt)
     text = read(page).text
     assert any("2 of 3 images bit-exact, predicted cycles differ" in part for part in text)
-    assert any("1,234 to 1,235" in part for part in text)
+    assert any("1,100 to 1,300" in part for part in text)
     assert "differs" in text
     classes = {str(a.get("class")) for _, a in read(page).elements}
     assert "verdict bad" in classes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from vitruvius.benchmarks.random_pairs import pair
 from vitruvius.errors import VitruviusError
@@ -86,3 +87,42 @@ def test_a_model_that_is_too_large_is_told_all_at_once(program: Program) -> None
     text = str(raised.value)
     assert "machine 'small'" in text
     assert "buffers.tokens needs" in text
+
+
+def test_what_is_missing_and_where_it_fits_are_told(digits_model) -> None:
+    """17 tokens of 256 hidden activations; keys fit."""
+    small = load_machine("small")
+    buffers = small.buffers.model_copy(update={"token": 4, "tokens": 16})
+    with pytest.raises(VitruviusError) as raised:
+        compile_model(digits_model, small.model_copy(update={"buffers": buffers}))
+    text = str(raised.value)
+    assert "vit_digits does not fit machine 'small'" in text
+    assert "buffers.token needs 4352 bytes, has 4096, 256 missing" in text
+    assert "buffers.tokens needs 17 tokens, has 16, 1 missing" in text
+    assert "buffers.key" not in text
+    assert text.endswith("; it fits machine 'small'")
+
+
+def test_the_same_model_gives_the_same_bytes(digits_model) -> None:
+    once, again = (compile_model(digits_model, load_machine("medium")) for _ in range(2))
+    assert once.digest == again.digest
+    assert ParameterImage(once).to_bytes() == ParameterImage(again).to_bytes()
+
+
+def test_a_weight_stands_where_the_array_reads_it(digits_model) -> None:
+    """Tile t, word w, column c, lane e of fc1 is output t*cols+c, input w*depth+e."""
+    program = compile_model(digits_model, load_machine("medium"))
+    machine = program.machine
+    index, step = next(
+        (index, step)
+        for index, step in enumerate(
+            step for step in program.steps if step.instruction.b_source is Source.WEIGHT
+        )
+        if step.name == "blocks.1.mlp.fc1"
+    )
+    source = [fetch for fetch in program.fetches if fetch.target is Target.WEIGHT][index].source
+    weight = digits_model.tensors["blocks.1.mlp.fc1.weight"]
+    for tile, word, col, lane in ((0, 0, 0, 0), (5, 3, 2, 1), (31, 7, 7, 7)):
+        row = program.weights[source + tile * step.instruction.words + word].view(torch.int8)
+        expected = weight[tile * machine.cols + col, word * machine.depth + lane]
+        assert row[col * machine.depth + lane] == expected

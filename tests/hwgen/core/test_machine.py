@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vitruvius.errors import VitruviusError
-from vitruvius.hwgen.machine import load_machine, machine_names
+from vitruvius.hwgen.core.machine import load_machine, machine_names
 
 GOOD = """
 name = "mine"
@@ -15,23 +15,29 @@ depth = 4
 clock_hz = 100e6
 [buffers]
 token = 4
+normal = 1
+image = 1
 key = 1
 value = 1
 attention = 1
 residual = 2
+constant = 2
 weight = 8
 column = 4
+norm_column = 1
 tokens = 16
 features = 64
 results = 16
-instructions = 64
+products = 64
+norms = 8
+fetches = 64
 """
 
 
 def test_shipped_machines_have_the_promised_multipliers():
-    assert machine_names() == ["large", "medium", "small"]
+    assert machine_names() == ["base", "large", "medium", "small"]
     sizes = {name: load_machine(name).multipliers for name in machine_names()}
-    assert sizes == {"small": 64, "medium": 256, "large": 1024}
+    assert sizes == {"small": 64, "medium": 256, "large": 1024, "base": 1024}
 
 
 def test_a_file_gives_a_machine(tmp_path):
@@ -82,6 +88,8 @@ def test_a_buffer_row_holds_a_chunk_and_whole_words(tmp_path, cols, depth, lanes
         ("rows = 2", "row = 2", "rows: field required"),
         ("rows = 2", "row = 2", "row: extra inputs are not permitted, got 2"),
         ("depth = 4", "depth = 4\npacking = 1", "packing: input should be a valid boolean, got 1"),
+        ("depth = 4", "depth = 4\nport_bits = 100", "port_bits: input should be 64, 128, 256"),
+        ("depth = 4", "depth = 4\noutstanding = 0", "outstanding: input should be greater than 0"),
         ("clock_hz = 100e6", "clock_hz = 0.0", "clock_hz: input should be greater than 0"),
         ("rows = 2", "rows = = 2", "not readable as TOML"),
     ],
