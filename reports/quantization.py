@@ -156,7 +156,8 @@ def quality_plot(model: IntegerModel, path: Path) -> None:
         axes.set_ylabel("SQNR (dB)")
         axes.set_title(f"{model.name}: signal to quantization noise, accumulated up to each tensor")
         axes.grid(axis="y", alpha=0.3)
-        axes.legend(ncols=4, fontsize=8, frameon=False)
+        if rows:
+            axes.legend(ncols=4, fontsize=8, frameon=False)
         axes.margins(y=0.2)
         _name_worst(axes, rows)
         _write(figure, path)
