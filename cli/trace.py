@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from ..errors import VitruviusError
 from ..reports.writing import check_file, write_text
 from .options import JsonFile, ModelName, Unmapped, UnmappedPolicy, Weights
 from .output import Output
@@ -85,6 +86,8 @@ def trace(
     """
     output = Output(json)
     if picture is not None:
+        if picture.suffix != ".svg":
+            raise VitruviusError(f"--picture expects a name that ends in .svg, got {picture}")
         check_file(picture)
     from ..models.summary import summarise
     from ..reports.table import unmapped_table

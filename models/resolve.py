@@ -225,7 +225,10 @@ def _defined(factory: object, place: str) -> str:
     """Where the factory is written, as "file.py:12"; ``place`` when that is unknown."""
     if not _has_source(factory):
         return place
-    line = inspect.getsourcelines(factory)[1]  # type: ignore[arg-type]
+    try:
+        line = inspect.getsourcelines(factory)[1]  # type: ignore[arg-type]
+    except OSError:  # frozen into the interpreter
+        return place
     return f"{place}:{line}"
 
 

@@ -135,7 +135,12 @@ def test_what_cannot_be_taken_is_said_in_one_sentence(
     assert "cut.pt2 is truncated or damaged" in refused("trace", tmp_path / "cut.pt2")
     (tmp_path / "empty").mkdir()
     assert "expected a config.json in the folder" in refused("trace", tmp_path / "empty")
-    picture = tmp_path / "empty"
+    picture = tmp_path / "folder.svg"
+    picture.mkdir()
     assert "expected a file to write to, got the folder" in refused(
         "trace", "vit_digits", "--picture", picture
     )
+    picture = tmp_path / "graph.png"
+    assert "ends in .svg, got" in refused("trace", "vit_digits", "--picture", picture)
+    assert not picture.exists()
+    assert "expected join to take no arguments" in refused("trace", "os.path:join")
