@@ -21,10 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_sample_images
-from torch import Tensor
 
 from vitruvius.models.agreement import agreement
+from vitruvius.models.datasets import photographs
 from vitruvius.models.quantization_options import QuantizationOptions
 from vitruvius.models.quantize import quantize
 from vitruvius.models.resolve import resolve_model
@@ -32,7 +31,7 @@ from vitruvius.models.trace import trace
 from vitruvius.models.train import accuracy
 from vitruvius.models.zoo import ZOO
 
-__all__ = ["BEGIN", "END", "crops", "main", "replaced"]
+__all__ = ["BEGIN", "END", "main", "replaced"]
 
 TRAINED = ("vit_digits", "vit_mnistm", "vit_mnistm_moe")
 DEIT = ("deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224")
@@ -51,21 +50,6 @@ CALIBRATION = 32
 HELD_OUT = 8
 BEGIN = "<!-- measured by benchmarks/quantization.py; nothing from here on is typed by hand -->"
 END = "<!-- end of what was measured -->"
-
-
-def crops(count: int, size: int, seed: int) -> Tensor:
-    """``count`` random crops [n, 3, size, size] of the photographs, scaled to -1 to 1."""
-    generator = torch.Generator().manual_seed(seed)
-    photographs = [torch.from_numpy(item.copy()) for item in load_sample_images().images]
-    found = []
-    for index in range(count):
-        photograph = photographs[index % len(photographs)]
-        top, left = (
-            int(torch.randint(side - size + 1, (), generator=generator))
-            for side in photograph.shape[:2]
-        )
-        found.append(photograph[top : top + size, left : left + size].permute(2, 0, 1))
-    return torch.stack(found).float() / 127.5 - 1
 
 
 def trained() -> Iterator[str]:
@@ -110,7 +94,8 @@ def one(name: str, setting: str) -> str:
     entry = ZOO[name]
     torch.manual_seed(0)
     graph = trace(entry.build().eval(), entry.example_inputs(), name=name)
-    images = crops(CALIBRATION + HELD_OUT, entry.input_shape[-1], seed=0)
+    height, width = entry.input_shape[-2:]
+    images = photographs(CALIBRATION + HELD_OUT, (height, width))
     parameters = sum(tensor.nbytes for tensor in graph.tensors.values()) / (1 << 30)
     start = time.process_time()
     model = quantize(graph, images[:-HELD_OUT], options=SETTINGS[setting])

@@ -13,9 +13,9 @@ from vitruvius.benchmarks.quantization import (
     FOR_DEIT,
     SETTINGS,
     TRAINED,
-    crops,
     replaced,
 )
+from vitruvius.models.datasets import photographs
 
 PAGE = Path(__file__).parent.parent / "docs" / "quantization.md"
 
@@ -45,8 +45,8 @@ def test_the_page_has_a_row_for_every_model_and_setting() -> None:
     ]
 
 
-def test_crops_are_the_same_every_time() -> None:
-    first, again = crops(3, 32, seed=0), crops(3, 32, seed=0)
+def test_photographs_are_the_same_every_time() -> None:
+    first, again = photographs(3, (32, 32)), photographs(3, (32, 32))
     assert first.shape == (3, 3, 32, 32)
     assert first.equal(again)
     assert float(first.abs().max()) <= 1

@@ -8,8 +8,6 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from ...errors import VitruviusError
@@ -181,19 +179,6 @@ class Program:
             if target not in (Target.WEIGHT, Target.IMAGE):
                 state.update(_packed(self.words_of(target), width))
         return state.hexdigest()[:16]
-
-    def image_words_of(self, image: Tensor) -> list[int]:
-        """The words of one float image [C, H, W], ``8 * depth`` bits each."""
-        codes = self.model.image_codes(image.unsqueeze(0))[0]
-        depth = self.machine.depth
-        padded = torch.zeros(self.image_tokens, self.image_words * depth, dtype=torch.uint8)
-        padded[:, : self.image_features] = (codes & 255).to(torch.uint8)
-        rows: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = padded.numpy()
-        data = rows.tobytes()
-        return [
-            int.from_bytes(data[start : start + depth], "little")
-            for start in range(0, len(data), depth)
-        ]
 
 
 def _packed(words: Iterable[int], width: int) -> bytes:

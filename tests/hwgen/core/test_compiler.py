@@ -70,9 +70,19 @@ def test_the_parameter_image_holds_every_weight_once(program: Program) -> None:
     data = layout.to_bytes()
     assert data[:4] == b"VITR"
     assert len(data) == layout.size
-    held = sum(byte != 0 for byte in data)
-    weights = int((program.weights != 0).sum())
-    assert held > weights
+    width = program.weights.shape[1]
+    read = 0
+    for fetch in program.fetches:
+        if fetch.target is not Target.WEIGHT:
+            continue
+        address, beats = layout.place(fetch, 0)
+        word_bytes = beats * layout.beat_bytes // fetch.words
+        for word in range(fetch.words):
+            start = address - layout.parameters + word * word_bytes
+            expected = program.weights[fetch.source + word].numpy().tobytes()
+            assert data[start : start + width] == expected
+        read += fetch.words
+    assert read == len(program.weights)
 
 
 def test_a_model_that_is_too_large_is_told_all_at_once(program: Program) -> None:
