@@ -49,6 +49,7 @@ def random_machine(number: int) -> Machine:
     """Sizes that divide nothing; a weight buffer that may hold all matrices, or hardly one."""
     draw = random.Random(f"machine {number}")
     rows, cols, depth = draw.randint(1, 6), draw.randint(1, 7), draw.randint(1, 7)
+    other = random.Random(f"variant {number}")
     return Machine(
         name=f"random{number}",
         rows=rows,
@@ -56,6 +57,8 @@ def random_machine(number: int) -> Machine:
         depth=depth,
         port_bits=draw.choice([64, 128, 256, 512]),
         outstanding=draw.randint(1, 6),
+        order=other.choice(["reordered", "reordered", "naive"]),
+        packing=other.random() < 0.3,
         clock_hz=1e8,
         buffers=Buffers(
             token=48,
@@ -150,6 +153,7 @@ def main() -> int:
         found = faults(number)
         wrong += bool(found)
         size = f"{machine.rows}x{machine.cols}x{machine.depth}, {machine.port_bits} bits"
+        size += f", {machine.order}" + ", packed" * machine.packing
         seconds = time.perf_counter() - began
         print(f"{number}: {size}, {seconds:.0f} s:", "; ".join(found) or "equal", flush=True)
     return int(wrong > 0)

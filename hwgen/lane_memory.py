@@ -8,6 +8,7 @@ with its own address.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from amaranth.hdl import Array, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
@@ -15,7 +16,7 @@ from amaranth.lib.wiring import In, Out
 
 from .ram import Ram
 
-__all__ = ["LaneAligner", "LaneMemory", "LaneWrite"]
+__all__ = ["LaneAligner", "LaneMemory", "LaneWrite", "write_copies"]
 
 
 class LaneWrite(wiring.Signature):
@@ -145,3 +146,13 @@ class LaneMemory(wiring.Component):
         else:
             m.d.comb += self.data.eq(read)
         return m
+
+
+def write_copies(
+    m: Module, write: wiring.PureInterface, copies: Sequence[LaneMemory], *, name: str
+) -> None:
+    """Adds ``copies`` of a memory, each written as ``write`` says."""
+    for index, copy in enumerate(copies):
+        m.submodules[f"{name}{index}"] = copy
+        for field in write.signature.members:
+            m.d.comb += getattr(copy.write, field).eq(getattr(write, field))

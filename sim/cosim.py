@@ -18,7 +18,7 @@ from ..errors import VitruviusError
 from ..hwgen.axi.bus import border_beats
 from ..hwgen.axi.memory_model import DEFAULT_MEMORY, MemoryModel
 from ..hwgen.axi.register_map import register, register_map
-from ..hwgen.core.accelerator import COUNTERS
+from ..hwgen.core.accelerator import COUNTERS, PEAKS
 from ..hwgen.core.core import DebugMemory
 from ..hwgen.core.image import ParameterImage
 from ..hwgen.core.machine import Machine
@@ -45,8 +45,9 @@ Engine = Literal["native", "cocotb"]
 ENGINES: tuple[Engine, ...] = ("native", "cocotb")
 
 UNTIMED = (
-    "PRODUCT_CYCLES", "PADDING_CYCLES", "TOKEN_WORDS", "WEIGHT_WORDS", "KEY_WORDS", "VALUE_WORDS",
-    "DRAINED_CHUNKS", "SOFTMAX_CHUNKS", "NORM_CHUNKS", "READ_BEATS", "WRITTEN_BEATS",
+    "PRODUCT_CYCLES", "PADDING_CYCLES", "TOKEN_WORDS", "QUERY_WORDS", "WEIGHT_WORDS", "KEY_WORDS",
+    "VALUE_WORDS", "DRAINED_CHUNKS", "SOFTMAX_CHUNKS", "NORM_CHUNKS", "READ_BEATS", "WRITTEN_BEATS",
+    *PEAKS,
 )  # fmt: skip
 """Counters that are the same whenever memory answers."""
 

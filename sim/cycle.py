@@ -19,13 +19,14 @@ from ..hwgen.axi.fetch_timeline import FetchTimeline
 from ..hwgen.axi.memory_model import DEFAULT_MEMORY, MemoryModel
 from ..hwgen.axi.onchip import ON_CHIP_MODEL
 from ..hwgen.axi.store import StoreTimeline
+from ..hwgen.core.accelerator import PEAKS
 from ..hwgen.core.core import EVENTS
 from ..hwgen.core.counters import COUNTER_BITS, Counter
 from ..hwgen.core.drain_path import COMPLETE, REQUANTIZED
 from ..hwgen.core.image import ParameterImage
 from ..hwgen.core.instruction import Destination, Norm, Product, Source, decode, encode
 from ..hwgen.core.norm_engine import LATE as NORM_LATE
-from ..hwgen.core.product_engine import CONTEXTS, schedule
+from ..hwgen.core.product_engine import CONTEXTS, Schedule, schedule
 from ..hwgen.core.program import Program
 from ..hwgen.core.runner import FETCH
 from ..hwgen.units.compute_array import LATENCY as ARRAY_LATENCY
@@ -186,6 +187,7 @@ class _Simulation:
         self.issued: list[int] = []  # the first cycle that shows 1, 2, 3 … products issued
         self.fetched: list[int] = []
         self.events: Tally[str] = Tally()
+        self.peaks = dict.fromkeys(PEAKS, 0)
         # the norm engine: next instruction, when it can be taken
         self.norm_at = 0
         self.norm_image = 0
@@ -241,9 +243,7 @@ class _Simulation:
                     lost[cause] = lost.get(cause, 0) + waited
                 completes.append(complete)
                 self.issued.append(end)
-                plan = schedule(
-                    tokens=item.tokens, tiles=item.tiles, words=item.words, rows=self.rows
-                )
+                plan = self._schedule(item)
                 padding = plan.steps * (plan.step_cycles - item.words)
                 times.append(
                     ProductTimes(
@@ -272,6 +272,7 @@ class _Simulation:
             "FETCH_WAITS": timeline.product_waits,
             "MEMORY_WAITS": timeline.memory_waits,
             "WRITTEN_BEATS": self.images * layout.result_beats,
+            **self.peaks,
         }
         return CycleReport(
             program, self.memory, tuple(times), tuple(self.norm_spans), tuple(self.fetch_spans),
@@ -309,10 +310,10 @@ class _Simulation:
         drained, cycles that rows waited).
         """
         rows = self.rows
-        plan = schedule(tokens=item.tokens, tiles=item.tiles, words=item.words, rows=rows)
+        plan = self._schedule(item)
         index = np.arange(item.tokens)
         slot = index % rows
-        load_step = index // rows * plan.period + slot
+        load_step = index // rows * plan.period + slot * plan.skew
         start = load_step * plan.step_cycles + go + 1
         if item.row_wait is Counter.NONE:
             delay = np.zeros(item.tokens, dtype=np.int64)
@@ -328,7 +329,17 @@ class _Simulation:
         if item.destination is Destination.SCORE:
             self._weigh(drained + REQUANTIZED, item.tiles)
         end = go + 1 + plan.issue_cycles + int(delay[-1])
-        return int(start[0] + delay[0]), end, int(drained[-1]) + COMPLETE + 1, int(delay[-1])
+        began = go + 1 + int(delay[np.searchsorted(load_step, 0, side="right") - 1])
+        return began, end, int(drained[-1]) + COMPLETE + 1, int(delay[-1])
+
+    def _schedule(self, item: Product) -> Schedule:
+        return schedule(
+            tokens=item.tokens,
+            tiles=item.tiles,
+            words=item.words,
+            rows=self.rows,
+            order=self.program.machine.order,
+        )
 
     def _weigh(self, arrivals: Cycles, tiles: int) -> None:
         """Rows whose last scores arrive at the softmax in these cycles."""
@@ -398,9 +409,16 @@ class _Simulation:
         events["PADDING_CYCLES"] += padding
         for name, cycles in lost.items():
             events[name] += cycles
-        events["TOKEN_WORDS"] += (item.tokens - item.void) * item.words
-        side = {Source.KEY: "KEY_WORDS", Source.VALUE: "VALUE_WORDS"}
-        events[side.get(item.b_source, "WEIGHT_WORDS")] += words
+        side = {Source.KEY: "KEY", Source.VALUE: "VALUE"}.get(item.b_source, "WEIGHT")
+        counted = np.arange(item.void, item.tokens) // self.program.machine.loads
+        at_once = int(np.bincount(counted).max()) if len(counted) else 0
+        for port, read, peak in (
+            ("TOKEN", len(counted) * item.words, at_once),
+            ("QUERY", len(counted) * item.words * (side == "KEY"), at_once * (side == "KEY")),
+            (side, words, 1),
+        ):
+            events[f"{port}_WORDS"] += read
+            self.peaks[f"PEAK_{port}_WORDS"] = max(self.peaks[f"PEAK_{port}_WORDS"], peak)
         events["DRAINED_CHUNKS"] += item.tokens * item.tiles
 
 

@@ -323,7 +323,9 @@ def _norm(program: Program, norm: NormStep, item: _Work) -> None:
 def _product(program: Program, step: Step, item: _Work, work: dict[str, _Work]) -> None:
     i, machine = step.instruction, program.machine
     cols, depth = machine.cols, machine.depth
-    plan = schedule(tokens=i.tokens, tiles=i.tiles, words=i.words, rows=machine.rows)
+    plan = schedule(
+        tokens=i.tokens, tiles=i.tiles, words=i.words, rows=machine.rows, order=machine.order
+    )
     row_words = i.tokens * i.tiles * i.words
     outputs = i.tokens * i.tiles * cols
     item.actions["mac_int8"] += row_words * cols * depth

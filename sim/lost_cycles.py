@@ -115,7 +115,9 @@ def lost_in_product(report: CycleReport, times: ProductTimes) -> dict[str, Fract
     machine = report.program.machine
     item = report.program.steps[times.index].instruction
     rows, cols = machine.rows, machine.cols
-    plan = schedule(tokens=item.tokens, tiles=item.tiles, words=item.words, rows=rows)
+    plan = schedule(
+        tokens=item.tokens, tiles=item.tiles, words=item.words, rows=rows, order=machine.order
+    )
     groups = item.tiles // item.group_tiles
     outputs = groups * ((item.group_tiles - 1) * cols + item.last_count)
     slots = Fraction(item.words, rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, ResetInserter, Signal
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
@@ -17,9 +17,16 @@ from ..axi.watchdog import Watchdog
 from .core import EVENTS, Core, target_depths, target_widths
 from .machine import Machine
 
-__all__ = ["COUNTERS", "Accelerator"]
+__all__ = ["COUNTERS", "PEAKS", "Accelerator"]
 
-COUNTERS = ("CYCLES", *EVENTS, "READ_BEATS", "FETCH_WAITS", "MEMORY_WAITS", "WRITTEN_BEATS")
+PEAKS = {
+    f"PEAK_{port}_WORDS": f"{port}_WORDS" for port in ("TOKEN", "QUERY", "WEIGHT", "KEY", "VALUE")
+}
+"""Registers that show the most of an event that one cycle of a run has brought."""
+
+COUNTERS = (
+    "CYCLES", *EVENTS, "READ_BEATS", "FETCH_WAITS", "MEMORY_WAITS", "WRITTEN_BEATS", *PEAKS,
+)  # fmt: skip
 """Performance counters of a run, in the order of the register map."""
 
 
@@ -175,7 +182,7 @@ class Accelerator(wiring.Component):
 
         # Performance counters.
         counted = {"CYCLES": running} | {
-            name: running & core.events[index] for index, name in enumerate(EVENTS)
+            name: Mux(running, core.events[name], 0) for name in EVENTS
         }
         counters = {
             "READ_BEATS": fetch.read_beats,
@@ -183,11 +190,19 @@ class Accelerator(wiring.Component):
             "MEMORY_WAITS": fetch.memory_waits,
             "WRITTEN_BEATS": store.written_beats,
         }
-        for name, event in counted.items():
+        for name, amount in counted.items():
             counters[name] = Signal(32, name=name.lower())
             with m.If(start):
                 m.d.sync += counters[name].eq(0)
-            with m.Elif(event):
-                m.d.sync += counters[name].eq(counters[name] + 1)
+            with m.Else():
+                m.d.sync += counters[name].eq(counters[name] + amount)
+        for name, event in PEAKS.items():
+            peak = Signal(len(counted[event]), name=name.lower())
+            counters[name] = Signal(32, name=f"{name.lower()}_register")
+            m.d.comb += counters[name].eq(peak)
+            with m.If(start):
+                m.d.sync += peak.eq(0)
+            with m.Elif(counted[event] > peak):
+                m.d.sync += peak.eq(counted[event])
         m.d.comb += control.counters.eq(Cat(counters[name] for name in COUNTERS))
         return m

@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ..lane_memory import LaneAligner, LaneMemory
+from ..lane_memory import LaneAligner, LaneMemory, write_copies
 from ..ram import Ram
 from ..units.softmax import Softmax
 from .machine import Machine
@@ -18,16 +18,16 @@ class AttentionBuffer(wiring.Component):
     """Holds the softmax weights of two heads, tokens x tokens, and the reciprocal sum of each row.
 
     ``write``: chunks of scores as the drain path sends them; ``token`` counts the rows of both
-    heads. ``word`` -> ``data`` (``depth`` weights) and ``token`` -> ``mantissa``, ``length`` one
-    cycle later. ``row_complete``: a pulse in the cycle in which the last part of a row is written.
-    ``chunk_valid``: a chunk of weights leaves the softmax.
+    heads. ``word`` -> ``data`` (``depth`` weights, for each of ``machine.loads``) and ``token``
+    -> ``mantissa``, ``length`` one cycle later. ``row_complete``: a pulse in the cycle in which the
+    last part of a row is written. ``chunk_valid``: a chunk of weights leaves the softmax.
     ``start``: scores of ``tiles`` chunks a row follow, the last with ``last_count`` of them, and
     go to rows that lie ``pitch`` apart; constant while rows are inside.
     """
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        rows, cols, depth = machine.rows, machine.cols, machine.depth
+        rows, cols, depth, loads = machine.rows, machine.cols, machine.depth, machine.loads
         super().__init__(
             {
                 "start": In(1),
@@ -50,8 +50,8 @@ class AttentionBuffer(wiring.Component):
                 ),
                 "row_complete": Out(1),
                 "chunk_valid": Out(1),
-                "word": In(24),
-                "data": Out(data.ArrayLayout(unsigned(8), depth)),
+                "word": In(data.ArrayLayout(24, loads)),
+                "data": Out(data.ArrayLayout(data.ArrayLayout(unsigned(8), depth), loads)),
                 "token": In(12),
                 "mantissa": Out(16),
                 "length": Out(5),
@@ -90,12 +90,15 @@ class AttentionBuffer(wiring.Component):
         ]
         m.d.comb += [softmax.scores[lane].eq(self.write.chunk[lane]) for lane in range(cols)]
 
-        m.submodules.weights = weights = LaneMemory(
-            rows=machine.attention_rows,
-            lanes=lanes,
-            depth=machine.depth,
-            straddle=lanes % cols != 0,
-        )
+        weights = [
+            LaneMemory(
+                rows=machine.attention_rows,
+                lanes=lanes,
+                depth=machine.depth,
+                straddle=lanes % cols != 0,
+            )
+            for _ in range(machine.loads)
+        ]
         m.submodules.aligner = aligner = LaneAligner(
             cols=cols, lanes=lanes, rows=machine.attention_rows
         )
@@ -119,8 +122,9 @@ class AttentionBuffer(wiring.Component):
             aligner.count.eq(Mux(softmax.weights_tile == tiles - 1, last_count, cols)),
             aligner.chunk.eq(softmax.weights),
         ]
-        wiring.connect(m, aligner.write, weights.write)
-        m.d.comb += [weights.word.eq(self.word), self.data.eq(weights.data)]
+        write_copies(m, aligner.write, weights, name="weights")
+        for load, copy in enumerate(weights):
+            m.d.comb += [copy.word.eq(self.word[load]), self.data[load].eq(copy.data)]
 
         m.submodules.scales = scales = Ram(width=21, depth=machine.row_indices)
         m.d.comb += [

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import IntEnum
 
-from amaranth.hdl import Array, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..delay import delayed
-from ..lane_memory import LaneAligner, LaneMemory
+from ..lane_memory import LaneAligner, LaneMemory, write_copies
 from ..ram import Ram
 from ..units.compute_array import ComputeArray
+from ..units.tree import summed
 from .attention_buffer import AttentionBuffer
 from .counters import COUNTER_BITS, Counter
 from .drain_path import DrainPath, column_layout
@@ -23,7 +23,15 @@ from .operand_feed import OperandFeed
 from .product_engine import ProductEngine
 from .residual_stream import ResidualStream
 
-__all__ = ["EVENTS", "Core", "DebugMemory", "Target", "target_depths", "target_widths"]
+__all__ = [
+    "EVENTS",
+    "Core",
+    "DebugMemory",
+    "Target",
+    "event_layout",
+    "target_depths",
+    "target_widths",
+]
 
 
 class Target(IntEnum):
@@ -59,6 +67,7 @@ EVENTS = (
     "WAIT_CONTEXT",
     "WAIT_STORE",
     "TOKEN_WORDS",
+    "QUERY_WORDS",
     "WEIGHT_WORDS",
     "KEY_WORDS",
     "VALUE_WORDS",
@@ -66,7 +75,16 @@ EVENTS = (
     "SOFTMAX_CHUNKS",
     "NORM_CHUNKS",
 )
-"""What is counted, in the order of the bits of `Core.events`."""
+"""What is counted. TOKEN_WORDS are those of the side of the rows, in products of scores also
+QUERY_WORDS; the others those of the other operand, by where it lies."""
+
+
+def event_layout(machine: Machine) -> data.StructLayout:
+    """How much of each of `EVENTS` a cycle can bring."""
+    several = ("TOKEN_WORDS", "QUERY_WORDS")
+    return data.StructLayout(
+        {name: range(machine.loads + 1) if name in several else unsigned(1) for name in EVENTS}
+    )
 
 
 def target_widths(machine: Machine) -> dict[Target, int]:
@@ -112,7 +130,7 @@ class Core(wiring.Component):
     finished : Out, the last product of the run is issued
     paused, break_at, resume, product : as of the `ProductEngine`
     debug_memory, debug_word, debug_data : one word of a memory, valid while nothing runs
-    go : Out, a product begins; events : Out, one bit for each of `EVENTS`
+    go : Out, a product begins; events : Out, what is counted (`event_layout`)
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -150,7 +168,7 @@ class Core(wiring.Component):
                 "debug_word": In(24),
                 "debug_data": Out(self.debug_bits),
                 "go": Out(1),
-                "events": Out(len(EVENTS)),
+                "events": Out(event_layout(machine)),
             }
         )
 
@@ -158,6 +176,7 @@ class Core(wiring.Component):
         m = Module()
         machine = self.machine
         rows, cols, depth, lanes = machine.rows, machine.cols, machine.depth, machine.lanes
+        loads = machine.loads
 
         m.submodules.product_engine = product = ProductEngine(machine)
         m.submodules.norm_engine = norm = NormEngine(machine)
@@ -215,14 +234,16 @@ class Core(wiring.Component):
         m.submodules.weights = weights = Ram(
             width=self.widths[Target.WEIGHT], depth=machine.weight_words
         )
-        m.submodules.image = image = Ram(width=8 * depth, depth=machine.image_words)
-        memories: Mapping[Target, Ram] = {
-            Target.COLUMN: columns,
-            Target.CONSTANT: constants,
-            Target.WEIGHT: weights,
-            Target.IMAGE: image,
-        }
-        for target, memory in memories.items():
+        image = [Ram(width=8 * depth, depth=machine.image_words) for _ in range(loads)]
+        for load, copy in enumerate(image):
+            m.submodules[f"image{load}"] = copy
+        memories: tuple[tuple[Target, Ram], ...] = (
+            (Target.COLUMN, columns),
+            (Target.CONSTANT, constants),
+            (Target.WEIGHT, weights),
+            *((Target.IMAGE, copy) for copy in image),
+        )
+        for target, memory in memories:
             m.d.comb += [
                 memory.write_enable.eq(self.write.enable[target]),
                 memory.write_address.eq(self.write.address),
@@ -241,34 +262,38 @@ class Core(wiring.Component):
 
         # Memories between the engines, each with one writer.
         straddle = lanes % cols != 0
-        m.submodules.tokens = tokens = LaneMemory(
-            rows=machine.token_rows, lanes=lanes, depth=depth, straddle=straddle
-        )
-        m.submodules.normal = normal = LaneMemory(
-            rows=machine.normal_rows, lanes=lanes, depth=depth, straddle=straddle
-        )
-        keys = [
-            LaneMemory(rows=machine.key_rows, lanes=lanes, depth=depth, straddle=straddle)
-            for _ in range(cols)
-        ]
+
+        def buffers(rows: int, copies: int) -> list[LaneMemory]:
+            return [
+                LaneMemory(rows=rows, lanes=lanes, depth=depth, straddle=straddle)
+                for _ in range(copies)
+            ]
+
+        tokens = buffers(machine.token_rows, loads)
+        normal = buffers(machine.normal_rows, loads)
+        keys = buffers(machine.key_rows, cols)
         values = [Ram(width=8 * cols, depth=machine.value_rows) for _ in range(depth)]
         m.submodules.results = results = Ram(width=16 * cols, depth=machine.result_words)
 
         # Operands: product engine -> addresses -> feed -> array.
         debug_word = self.debug_word
         m.d.comb += [
-            tokens.word.eq(Mux(resting, debug_word, product.a_word)),
-            normal.word.eq(Mux(resting, debug_word, product.a_word)),
-            attention.word.eq(Mux(resting, debug_word, product.a_word)),
-            image.read_address.eq(product.a_word),
             weights.read_address.eq(product.b_word),
             feed.instruction.eq(product.instruction),
-            feed.token_word.eq(tokens.data),
-            feed.normal_word.eq(normal.data),
-            feed.attention_word.eq(attention.data),
-            feed.image_word.as_value().eq(image.read_data),
+            feed.attention_words.eq(attention.data),
             feed.weight_words.as_value().eq(weights.read_data),
         ]
+        for load in range(loads):
+            word = Mux(resting, debug_word, product.a_word[load])
+            m.d.comb += [
+                tokens[load].word.eq(word),
+                normal[load].word.eq(word),
+                attention.word[load].eq(word),
+                image[load].read_address.eq(product.a_word[load]),
+                feed.token_words[load].eq(tokens[load].data),
+                feed.normal_words[load].eq(normal[load].data),
+                feed.image_words[load].as_value().eq(image[load].read_data),
+            ]
         for name in (
             "issue", "first", "last", "partial", "word", "load", "load_slot", "load_void",
         ):  # fmt: skip
@@ -337,7 +362,7 @@ class Core(wiring.Component):
         m.d.comb += [
             attention.write.valid.eq(wide.valid & (wide.destination == Destination.SCORE)),
             attention.start.eq(
-                product.load_first & (product.instruction.destination == Destination.SCORE)
+                product.load_first.any() & (product.instruction.destination == Destination.SCORE)
             ),
             attention.tiles.eq(product.instruction.tiles),
             attention.last_count.eq(product.instruction.last_count),
@@ -347,7 +372,8 @@ class Core(wiring.Component):
             m.d.comb += getattr(attention.write, name).eq(getattr(wide, name))
 
         # Results. The product that makes them says how many there are.
-        with m.If(product.load_first & (product.instruction.destination == Destination.RESULT)):
+        resulting = product.instruction.destination == Destination.RESULT
+        with m.If(product.load_first.any() & resulting):
             m.d.sync += self.results.eq(product.instruction.results)
         m.d.comb += [
             results.write_enable.eq(wide.valid & (wide.destination == Destination.RESULT)),
@@ -383,8 +409,8 @@ class Core(wiring.Component):
                 getattr(key_aligner, name).eq(getattr(narrow, name)),
                 getattr(normal_aligner, name).eq(getattr(norm.write, name)),
             ]
-        wiring.connect(m, token_aligner.write, tokens.write)
-        wiring.connect(m, normal_aligner.write, normal.write)
+        write_copies(m, token_aligner.write, tokens, name="tokens")
+        write_copies(m, normal_aligner.write, normal, name="normal")
         for bank, keep in enumerate(keys):
             m.submodules[f"keys{bank}"] = keep
             m.d.comb += [
@@ -407,6 +433,9 @@ class Core(wiring.Component):
 
         # What is counted.
         issued = product.instruction
+        token_words = summed(
+            [product.load[load] & ~product.load_void[load] for load in range(loads)]
+        )
         events = {
             "PRODUCT_CYCLES": product.issue,
             "PADDING_CYCLES": product.padding,
@@ -417,7 +446,8 @@ class Core(wiring.Component):
             "WAIT_FETCHED": product.waiting[Counter.FETCHED],
             "WAIT_CONTEXT": product.waiting_context,
             "WAIT_STORE": product.waiting_store,
-            "TOKEN_WORDS": product.load & ~product.load_void,
+            "TOKEN_WORDS": token_words,
+            "QUERY_WORDS": Mux(issued.b_source == Source.KEY, token_words, 0),
             "WEIGHT_WORDS": product.issue & (issued.b_source == Source.WEIGHT),
             "KEY_WORDS": product.issue & (issued.b_source == Source.KEY),
             "VALUE_WORDS": product.issue & (issued.b_source == Source.VALUE),
@@ -425,14 +455,14 @@ class Core(wiring.Component):
             "SOFTMAX_CHUNKS": attention.chunk_valid,
             "NORM_CHUNKS": norm.active,
         }
-        m.d.comb += [self.events[index].eq(events[name]) for index, name in enumerate(EVENTS)]
+        m.d.comb += [self.events[name].eq(events[name]) for name in EVENTS]
 
         # Debug window.
         windows = {
             DebugMemory.RESIDUAL: residual.chunk,
-            DebugMemory.TOKEN: tokens.data,
-            DebugMemory.ATTENTION: attention.data,
-            DebugMemory.NORMAL: normal.data,
+            DebugMemory.TOKEN: tokens[0].data,
+            DebugMemory.ATTENTION: attention.data[0],
+            DebugMemory.NORMAL: normal[0].data,
         }
         m.d.comb += self.debug_data.eq(
             Array(windows[source].as_value() for source in DebugMemory)[self.debug_memory]

@@ -72,9 +72,9 @@ class DrainPath(wiring.Component):
                 # issue
                 "context": In(range(CONTEXTS)),
                 "last": In(1),
-                "load_first": In(1),
+                "load_first": In(machine.loads),
                 "load_slot": In(range(rows)),
-                "record": In(self.record_layout),
+                "record": In(data.ArrayLayout(self.record_layout, machine.loads)),
                 "active": In(rows),
                 "row_first": In(rows),
                 "row_last": In(rows),
@@ -135,6 +135,7 @@ class DrainPath(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         rows, cols, lanes = self.machine.rows, self.machine.cols, self.machine.lanes
+        loads = self.machine.loads
         contexts = Array(self.contexts[index] for index in range(CONTEXTS))
         to_capture = ARRAY_LATENCY  # memory read, then the array up to its drain registers
 
@@ -146,8 +147,9 @@ class DrainPath(wiring.Component):
         table = [Signal(self.record_layout, name=f"record_{slot}") for slot in range(rows)]
         frozen = [Signal(self.record_layout, name=f"frozen_{slot}") for slot in range(rows)]
         for slot in range(rows):
-            with m.If(load_first & (load_slot == slot)):
-                m.d.sync += table[slot].eq(record)
+            load = 0 if loads == 1 else slot
+            with m.If(load_first[load] & ((loads > 1) | (load_slot == slot))):
+                m.d.sync += table[slot].eq(record[load])
             with m.If(capture):
                 m.d.sync += frozen[slot].eq(table[slot])
         step: dict[str, Signal] = {}

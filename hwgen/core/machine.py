@@ -12,7 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ...errors import VitruviusError, nearest
 from ..units.packed_product import hard_multipliers
 
-__all__ = ["Buffers", "Machine", "load_machine", "machine_names"]
+__all__ = ["Buffers", "Machine", "Order", "load_machine", "machine_names"]
+
+Order = Literal["reordered", "naive"]
+"""When the slots of a product begin their rows: one step apart, or all at once."""
 
 _SHIPPED = Path(__file__).parent / "machines"
 
@@ -66,6 +69,11 @@ class Machine(BaseModel):
     outstanding: int = Field(
         default=4, gt=0, le=16, description="read bursts in flight at the memory port"
     )
+    order: Order = Field(
+        default="reordered",
+        description="the slots of a product begin their rows one step apart, or all at once, from "
+        "as many copies of the token side's buffers; changes cycles and area, no result",
+    )
     packing: bool = Field(
         default=False,
         description="two rows share a DSP of 27 x 18 bits; changes the area, no result, no cycle",
@@ -82,6 +90,11 @@ class Machine(BaseModel):
     def multipliers(self) -> int:
         """int8 products per cycle."""
         return self.rows * self.cols * self.depth
+
+    @property
+    def loads(self) -> int:
+        """Words of the token side that a cycle can read: the copies of its buffers."""
+        return self.rows if self.order == "naive" else 1
 
     def dsps(self, family: str) -> int:
         """Hard multipliers of the array on a device of ``family``: rows share them in pairs where

@@ -17,7 +17,7 @@ __all__ = ["OperandFeed"]
 class OperandFeed(wiring.Component):
     """Slot buffers and operand selection.
 
-    A word that is loaded from the token side (``token_word`` and its like, one cycle after
+    A word that is loaded from the token side (``token_words`` and its like, one cycle after
     ``load``) goes to its slot's buffer and straight to the compute unit; the other slots read
     theirs. Lanes beyond the row's end are zero on this side, so whatever the other side holds there
     does not count; of a void row all are. int8 is sign-extended to 9 bits, softmax weights are not.
@@ -27,7 +27,7 @@ class OperandFeed(wiring.Component):
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        rows, cols, depth = machine.rows, machine.cols, machine.depth
+        rows, cols, depth, loads = machine.rows, machine.cols, machine.depth, machine.loads
         word = data.ArrayLayout(unsigned(8), depth)
         super().__init__(
             {
@@ -37,13 +37,13 @@ class OperandFeed(wiring.Component):
                 "last": In(1),
                 "partial": In(1),
                 "word": In(range(machine.slot_words)),
-                "load": In(1),
-                "load_void": In(1),
+                "load": In(loads),
+                "load_void": In(loads),
                 "load_slot": In(range(rows)),
-                "token_word": In(word),
-                "attention_word": In(word),
-                "normal_word": In(word),
-                "image_word": In(word),
+                "token_words": In(data.ArrayLayout(word, loads)),
+                "attention_words": In(data.ArrayLayout(word, loads)),
+                "normal_words": In(data.ArrayLayout(word, loads)),
+                "image_words": In(data.ArrayLayout(word, loads)),
                 "key_words": In(data.ArrayLayout(word, cols)),
                 "value_words": In(data.ArrayLayout(data.ArrayLayout(unsigned(8), cols), depth)),
                 "weight_words": In(data.ArrayLayout(word, cols)),
@@ -57,7 +57,8 @@ class OperandFeed(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        rows, cols, depth = self.machine.rows, self.machine.cols, self.machine.depth
+        machine = self.machine
+        rows, cols, depth, loads = machine.rows, machine.cols, machine.depth, machine.loads
         i = self.instruction
         loaded = delayed(m, self.load, 1, name="loaded")
         load_void = delayed(m, self.load_void, 1, name="load_void")
@@ -71,35 +72,39 @@ class OperandFeed(wiring.Component):
         ]
 
         weighted = Signal()
-        chosen = Signal(data.ArrayLayout(unsigned(8), depth))
-        fresh = Signal(data.ArrayLayout(unsigned(8), depth))
+        chosen = Signal(self.token_words.shape())
+        fresh = Signal(self.token_words.shape())
         m.d.comb += weighted.eq(i.a_source == Source.ATTENTION)
         with m.Switch(i.a_source):
             for source, operand in (
-                (Source.ATTENTION, self.attention_word),
-                (Source.NORMAL, self.normal_word),
-                (Source.IMAGE, self.image_word),
+                (Source.ATTENTION, self.attention_words),
+                (Source.NORMAL, self.normal_words),
+                (Source.IMAGE, self.image_words),
             ):
                 with m.Case(source):
                     m.d.comb += chosen.eq(operand)
             with m.Default():
-                m.d.comb += chosen.eq(self.token_word)
+                m.d.comb += chosen.eq(self.token_words)
         for lane in range(depth):
-            beyond = load_void | (partial & (i.last_lanes <= lane))
-            m.d.comb += fresh[lane].eq(Mux(beyond, 0, chosen[lane]))
+            beyond = partial & (i.last_lanes <= lane)
+            for load in range(loads):
+                m.d.comb += fresh[load][lane].eq(
+                    Mux(load_void[load] | beyond, 0, chosen[load][lane])
+                )
         for slot in range(rows):
             m.submodules[f"slot{slot}"] = buffer = Ram(
                 width=8 * depth, depth=self.machine.slot_words
             )
             mine = Signal(name=f"mine{slot}")
+            load = 0 if loads == 1 else slot
             operand = Signal(data.ArrayLayout(unsigned(8), depth), name=f"operand{slot}")
             m.d.comb += [
-                mine.eq(loaded & (load_slot == slot)),
+                mine.eq(loaded[load] & ((loads > 1) | (load_slot == slot))),
                 buffer.write_enable.eq(mine),
                 buffer.write_address.eq(word),
-                buffer.write_data.eq(fresh.as_value()),
+                buffer.write_data.eq(fresh[load].as_value()),
                 buffer.read_address.eq(self.word),
-                operand.as_value().eq(Mux(mine, fresh.as_value(), buffer.read_data)),
+                operand.as_value().eq(Mux(mine, fresh[load].as_value(), buffer.read_data)),
             ]
             for lane in range(depth):
                 sign = operand[lane][7] & ~weighted

@@ -1,9 +1,11 @@
 """The product engine: runs the product program and says which row, tile and word meet in the
 compute unit, cycle by cycle.
 
-Token slot j begins its row j steps after slot 0 and goes around the tiles from where slot 0 stands,
-so a step reads at most one word of the token side and one of the other side, whatever the number of
-slots (Edge-MoE's skewed queries, arXiv 2305.18691, for every product here).
+Reordered, token slot j begins its row j steps after slot 0 and goes around the tiles from where
+slot 0 stands, so a step reads at most one word of the token side and one of the other side,
+whatever the number of slots (Edge-MoE's skewed queries, arXiv 2305.18691, for every product here).
+In the naive order all slots begin their rows in the same step, which takes as many words of the
+token side at once as there are slots.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from amaranth.lib.wiring import In, Out
 from ..ram import Ram
 from .counters import COUNTER_BITS, Counter, reached
 from .instruction import PRODUCT_LAYOUT, Destination, Product
-from .machine import Machine
+from .machine import Machine, Order
 from .runner import Runner
 
 __all__ = ["CONTEXTS", "SWITCH", "ProductEngine", "Schedule", "schedule", "slot_record"]
@@ -31,14 +33,15 @@ SWITCH = 1
 
 @dataclass(frozen=True)
 class Schedule:
-    """The reordered schedule in numbers.
+    """The schedule of a product in numbers.
 
     step_cycles: cycles per step (one tile for all slots); period: steps from one row of a slot to
-    its next; steps: steps in all.
+    its next; skew: steps from one slot's first row to the next slot's; steps: steps in all.
     """
 
     step_cycles: int
     period: int
+    skew: int
     steps: int
 
     @property
@@ -47,20 +50,23 @@ class Schedule:
         return self.steps * self.step_cycles
 
 
-def schedule(*, tokens: int, tiles: int, words: int, rows: int) -> Schedule:
+def schedule(
+    *, tokens: int, tiles: int, words: int, rows: int, order: Order = "reordered"
+) -> Schedule:
     """Steps of a product of ``tokens`` rows with ``tiles`` column tiles on ``rows`` slots.
 
-    For tiles >= rows: ``ceil(N / rows) * tiles + (N - 1) % rows`` steps, the formula of DESIGN
-    section 5. A step lasts ``words`` cycles, or ``rows`` if the drain needs longer. With fewer
-    tiles than slots a slot waits until all others have begun.
+    For tiles >= rows: ``ceil(N / rows) * tiles + (N - 1) % rows`` steps, Edge-MoE's formula; in the
+    naive order without the remainder. A step lasts ``words`` cycles, or ``rows`` if the drain needs
+    longer. With fewer tiles than slots a reordered slot waits until all others have begun.
 
     >>> schedule(tokens=129, tiles=129, words=24, rows=4).steps
     4257
     """
-    period = max(tiles, rows)
+    skew = int(order == "reordered")
+    period = max(tiles, rows * skew)
     batches = -(-tokens // rows)
-    steps = (batches - 1) * period + (tokens - 1) % rows + tiles
-    return Schedule(step_cycles=max(words, rows, 2), period=period, steps=steps)
+    steps = (batches - 1) * period + (tokens - 1) % rows * skew + tiles
+    return Schedule(step_cycles=max(words, rows, 2), period=period, skew=skew, steps=steps)
 
 
 def slot_record(machine: Machine) -> data.StructLayout:
@@ -78,6 +84,19 @@ def slot_record(machine: Machine) -> data.StructLayout:
     )
 
 
+_ROW = data.StructLayout(
+    {
+        "token": unsigned(12),
+        "word": unsigned(24),
+        "destination": unsigned(24),
+        "bank": unsigned(8),
+        "void": unsigned(12),
+    }
+)
+"""Where a row lies: its token, the address of its first word, its destination row and bank, and how
+many void rows there still are, itself included."""
+
+
 class ProductEngine(wiring.Component):
     """Issues the words of one product after another. All outputs but the counters describe the word
     issued in this cycle.
@@ -89,12 +108,13 @@ class ProductEngine(wiring.Component):
     to wait for ``resume``, 0 never.
 
     Outputs: ``instruction`` of the issued word, ``contexts`` with both instructions in flight and
-    ``context``, the number of the present one; addresses ``a_word``, ``b_word``; ``word`` (index in
-    the row, for the slot buffers); ``issue`` (a word is issued), ``first``/``last`` (of the row's
-    words), ``partial`` (last word, lanes beyond last_lanes are void); ``load`` with ``load_slot``
-    (this word comes from the token side into that slot), ``load_void`` and ``record`` (with the
-    first word of a row); ``active``, ``row_first``, ``row_last`` per slot; ``tile``, ``tile_row``,
-    ``tile_lane``, ``tile_count``: destination offset of the tile.
+    ``context``, the number of the present one; address ``b_word``; ``word`` (index in the row, for
+    the slot buffers); ``issue`` (a word is issued), ``first``/``last`` (of the row's words),
+    ``partial`` (last word, lanes beyond last_lanes are void). For each of the words that the token
+    side can give at once (``machine.loads``): ``load`` (it goes into slot ``load_slot``, or in the
+    naive order into the slot of its own number), ``load_void``, its address ``a_word``, and with
+    the first word of a row ``load_first`` and ``record``. ``active``, ``row_first``, ``row_last``
+    per slot; ``tile``, ``tile_row``, ``tile_lane``, ``tile_count``: destination offset of the tile.
     ``go``: a product begins; ``issued``: counter of products whose words are all issued.
     ``padding``, ``switching``, ``waiting`` (by `Counter`), ``waiting_context``, ``waiting_store``:
     why no word is issued in this cycle.
@@ -137,13 +157,13 @@ class ProductEngine(wiring.Component):
                 "last": Out(1),
                 "partial": Out(1),
                 "word": Out(range(machine.slot_words)),
-                "a_word": Out(24),
+                "a_word": Out(data.ArrayLayout(24, machine.loads)),
                 "b_word": Out(24),
-                "load": Out(1),
-                "load_first": Out(1),
-                "load_void": Out(1),
+                "load": Out(machine.loads),
+                "load_first": Out(machine.loads),
+                "load_void": Out(machine.loads),
                 "load_slot": Out(range(rows)),
-                "record": Out(self.record_layout),
+                "record": Out(data.ArrayLayout(self.record_layout, machine.loads)),
                 "active": Out(rows),
                 "row_first": Out(rows),
                 "row_last": Out(rows),
@@ -162,7 +182,7 @@ class ProductEngine(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         machine = self.machine
-        rows, cols, lanes = machine.rows, machine.cols, machine.lanes
+        rows, cols, lanes, loads = machine.rows, machine.cols, machine.lanes, machine.loads
 
         m.submodules.program = program = Ram(
             width=PRODUCT_LAYOUT.size, depth=machine.buffers.products
@@ -235,6 +255,11 @@ class ProductEngine(wiring.Component):
         with m.If(self.clear):
             m.d.sync += self.issued.eq(0)
 
+        # Rows that may begin in this step.
+        rows_left = Signal(12)
+        beginning = Signal(range(loads + 1))
+        m.d.comb += beginning.eq(Mux(rows_left < loads, rows_left, loads))
+
         # Position in the step: word index, then the rest of the step while the drain is busy.
         phase = Signal(range(max(machine.slot_words, rows, 2) + 1))
         step_last = Signal()
@@ -242,14 +267,15 @@ class ProductEngine(wiring.Component):
         in_words = Signal()
         advance = Signal()
         loading = Signal()
-        row_threshold = Signal(COUNTER_BITS)
+        row_threshold, row_wanted = Signal(COUNTER_BITS), Signal(COUNTER_BITS)
         row_ok = Signal()
         m.d.comb += [
+            row_wanted.eq(row_threshold + Mux(i.row_step, beginning - 1, 0)),
             row_ok.eq(
                 ~loading
                 | (phase != 0)
                 | (i.row_wait == Counter.NONE)
-                | reached(self.counts[i.row_wait], row_threshold)
+                | reached(self.counts[i.row_wait], row_wanted)
             ),
             step_cycles.eq(Mux(i.words > max(rows, 2), i.words, max(rows, 2))),
             step_last.eq(phase == step_cycles - 1),
@@ -279,40 +305,50 @@ class ProductEngine(wiring.Component):
                 (row_waits & (i.row_wait == name)) | (start_waits & (ahead.start_wait == name))
             )
 
-        # Slots: which one takes a new row in this step, and how many tiles each has left.
+        # Slots: which of them take a new row in this step, and how many tiles each has left.
         turn = Signal(range(max(rows, 1 << 12)))  # step within the period
-        rows_left, void_left = Signal(12), Signal(12)
         left = [Signal(12, name=f"left{slot}") for slot in range(rows)]
         here = [Signal(name=f"here{slot}") for slot in range(rows)]
         m.d.comb += [
-            loading.eq((turn < rows) & (rows_left != 0)),
-            self.load.eq(loading & self.issue),
-            self.load_first.eq(self.load & self.first),
+            loading.eq((turn < (rows if loads == 1 else 1)) & (rows_left != 0)),
+            self.load_first.eq(Mux(self.first, self.load, 0)),
             self.load_slot.eq(turn),
-            self.load_void.eq(void_left != 0),
         ]
+        for load in range(loads):
+            m.d.comb += self.load[load].eq(loading & self.issue & (rows_left > load))
         for slot in range(rows):
+            mine = turn == slot if loads == 1 else rows_left > slot
             m.d.comb += [
-                here[slot].eq(loading & (turn == slot)),
+                here[slot].eq(loading & mine),
                 self.active[slot].eq(here[slot] | (left[slot] != 0)),
                 self.row_first[slot].eq(here[slot]),
                 self.row_last[slot].eq(Mux(here[slot], i.tiles == 1, left[slot] == 1)),
             ]
 
         # Token addressing: the only place that turns "the next row" into addresses.
-        token = Signal(12)
-        a_row, a_word = Signal(24), Signal(24)
-        dst_row, bank = Signal(24), Signal(8)
-        a_next = Signal(24)
-        m.d.comb += [
-            self.record.token.eq(token),
-            self.record.row.eq(dst_row),
-            self.record.bank.eq(bank),
-            self.record.void.eq(void_left != 0),
-            self.record.end.eq(rows_left == 1),
-            self.a_word.eq(a_word),
-            a_next.eq(Mux(void_left != 0, a_row, a_row + i.a_stride)),
-        ]
+        row = Signal(_ROW)
+        a_word = Signal(24)
+        rows_ahead = [row]
+        for load in range(loads):
+            here_row, next_row = rows_ahead[-1], Signal(_ROW, name=f"row{load + 1}")
+            rows_ahead.append(next_row)
+            record = self.record[load]
+            around = here_row.bank + 1 == i.banks
+            m.d.comb += [
+                record.token.eq(here_row.token),
+                record.row.eq(here_row.destination),
+                record.bank.eq(here_row.bank),
+                record.void.eq(here_row.void != 0),
+                record.end.eq(rows_left == load + 1),
+                self.load_void[load].eq(here_row.void != 0),
+                self.a_word[load].eq(a_word if load == 0 else here_row.word + phase),
+                next_row.token.eq(here_row.token + 1),
+                next_row.void.eq(Mux(here_row.void != 0, here_row.void - 1, 0)),
+                next_row.word.eq(here_row.word + Mux(here_row.void != 0, 0, i.a_stride)),
+                next_row.bank.eq(Mux(around, 0, here_row.bank + 1)),
+                next_row.destination.eq(here_row.destination + Mux(around, i.dst_stride, 0)),
+            ]
+        following = rows_ahead[-1]
 
         # The other operand's address and the destination offset of a tile.
         tile = Signal(12)
@@ -338,7 +374,7 @@ class ProductEngine(wiring.Component):
                 m.d.sync += phase.eq(0)
                 # slots
                 m.d.sync += turn.eq(turn + 1)
-                with m.If((turn >= i.tiles - 1) & (turn >= rows - 1)):
+                with m.If((turn >= i.tiles - 1) & (turn >= (rows if loads == 1 else 1) - 1)):
                     m.d.sync += turn.eq(0)
                 for slot in range(rows):
                     with m.If(here[slot]):
@@ -346,20 +382,14 @@ class ProductEngine(wiring.Component):
                     with m.Elif(left[slot] != 0):
                         m.d.sync += left[slot].eq(left[slot] - 1)
                 # next row
-                m.d.sync += a_word.eq(a_row)
+                m.d.sync += a_word.eq(row.word)
                 with m.If(loading):
                     m.d.sync += [
-                        rows_left.eq(rows_left - 1),
-                        token.eq(token + 1),
-                        a_row.eq(a_next),
-                        a_word.eq(a_next),
-                        bank.eq(bank + 1),
-                        row_threshold.eq(row_threshold + i.row_step),
+                        rows_left.eq(rows_left - beginning),
+                        row.eq(following),
+                        a_word.eq(following.word),
+                        row_threshold.eq(row_threshold + Mux(i.row_step, beginning, 0)),
                     ]
-                    with m.If(void_left != 0):
-                        m.d.sync += void_left.eq(void_left - 1)
-                    with m.If(bank + 1 == i.banks):
-                        m.d.sync += [bank.eq(0), dst_row.eq(dst_row + i.dst_stride)]
                 # next tile
                 with m.If(tile == i.tiles - 1):
                     m.d.sync += [
@@ -394,7 +424,7 @@ class ProductEngine(wiring.Component):
                 idle_after = Cat(
                     Mux(here[slot], i.tiles == 1, left[slot] <= 1) for slot in range(rows)
                 ).all()
-                with m.If(idle_after & (rows_left <= Mux(loading, 1, 0))):
+                with m.If(idle_after & (rows_left == Mux(loading, beginning, 0))):
                     m.d.sync += [self.busy.eq(0), self.issued.eq(self.issued + 1)]
 
         with m.If(self.go):
@@ -405,13 +435,13 @@ class ProductEngine(wiring.Component):
                 phase.eq(0),
                 turn.eq(0),
                 rows_left.eq(ahead.tokens),
-                void_left.eq(ahead.void),
                 row_threshold.eq(bases[ahead.row_wait] + ahead.row_threshold),
-                token.eq(ahead.token_base),
-                a_row.eq(ahead.a_base),
+                row.token.eq(ahead.token_base),
+                row.word.eq(ahead.a_base),
+                row.destination.eq(ahead.dst_base),
+                row.bank.eq(0),
+                row.void.eq(ahead.void),
                 a_word.eq(ahead.a_base),
-                dst_row.eq(ahead.dst_base),
-                bank.eq(0),
                 tile.eq(0),
                 b_tile.eq(ahead.b_base),
                 b_word.eq(ahead.b_base),

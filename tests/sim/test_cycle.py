@@ -36,6 +36,7 @@ def test_cycles_measured_on_the_verilog(digits_program) -> None:
         "WAIT_FETCHED": 925,
         "WAIT_NORMALISED": 0,
         "TOKEN_WORDS": 36_816,
+        "QUERY_WORDS": 3_264,
         "WEIGHT_WORDS": 184_704,
         "SOFTMAX_CHUNKS": 4_080,
         "NORM_CHUNKS": 6_576,
@@ -93,16 +94,22 @@ def test_an_image_alone_takes_no_less_than_one_in_a_row(digits_program) -> None:
         assert span == item.product_cycles + item.padding + sum(item.lost.values())
 
 
-def played(tokens, tiles, rows):
-    """The reordered schedule played step by step: (steps, rows' tiles, loads per step)."""
-    period = max(tiles, rows)
+def played(tokens, tiles, rows, order):
+    """A schedule played step by step: (steps, rows' tiles, loads per step, last steps)."""
+    period = max(tiles, rows) if order == "reordered" else tiles
     left, row_in, seen = [0] * rows, [None] * rows, {}
     waiting, step, loads, finished = list(range(tokens)), 0, [], {}
     while waiting or any(left):
         turn, loaded = step % period, 0
-        if turn < rows and waiting:
-            assert left[turn] == 0
-            row_in[turn], left[turn], loaded = waiting.pop(0), tiles, 1
+        if order == "reordered":
+            begins = [turn] if turn < rows else []
+        else:
+            begins = range(rows) if turn == 0 else []
+        for slot in begins:
+            if waiting:
+                assert left[slot] == 0
+                row_in[slot], left[slot] = waiting.pop(0), tiles
+                loaded += 1
         for slot in range(rows):
             if left[slot]:
                 seen.setdefault(row_in[slot], []).append(step % tiles)
@@ -114,17 +121,19 @@ def played(tokens, tiles, rows):
     return step, seen, loads, finished
 
 
+@pytest.mark.parametrize("order", ["reordered", "naive"])
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 8])
 @pytest.mark.parametrize("tokens", [1, 2, 5, 16, 17])
 @pytest.mark.parametrize("tiles", [1, 2, 3, 5, 16])
-def test_the_schedule_shows_every_row_every_tile_once(tokens, tiles, rows):
-    plan = schedule(tokens=tokens, tiles=tiles, words=6, rows=rows)
-    steps, seen, loads, finished = played(tokens, tiles, rows)
+def test_the_schedule_shows_every_row_every_tile_once(tokens, tiles, rows, order):
+    plan = schedule(tokens=tokens, tiles=tiles, words=6, rows=rows, order=order)
+    steps, seen, loads, finished = played(tokens, tiles, rows, order)
     assert plan.steps == steps
     assert sorted(seen) == list(range(tokens))
     assert all(sorted(visited) == list(range(tiles)) for visited in seen.values())
-    assert max(loads) == 1
-    last = {row: row // rows * plan.period + row % rows + tiles - 1 for row in range(tokens)}
+    assert max(loads) == (1 if order == "reordered" else min(rows, tokens))
+    skew = 1 if order == "reordered" else 0
+    last = {row: row // rows * plan.period + row % rows * skew + tiles - 1 for row in range(tokens)}
     assert finished == last
 
 
