@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 
 from vitruvius.benchmarks.random_pairs import pair
 from vitruvius.errors import VitruviusError
-from vitruvius.hwgen.core.compiler import compile_model
+from vitruvius.hwgen.core.compiler import OPERATORS, compile_model
 from vitruvius.hwgen.core.core import Target
 from vitruvius.hwgen.core.image import ParameterImage
 from vitruvius.hwgen.core.instruction import Norm, Product, Source, decode, encode
 from vitruvius.hwgen.core.machine import load_machine
 from vitruvius.hwgen.core.program import Program
+from vitruvius.hwgen.refusals import refuse_unknown
 
 
 @pytest.fixture(scope="module", params=[5, 10, 30])
 def program(request: pytest.FixtureRequest) -> Program:
     print(f"pair {request.param}")
     return pair(request.param).program
+
+
+@pytest.mark.parametrize("kind", [*OPERATORS, "Mixture"])
+def test_a_kind_is_let_through_exactly_if_it_has_steps(kind: str, digits_model) -> None:
+    """Catches a kind that is entered in one of the two places alone: the table or the refusals."""
+    reader = next(operator for operator in digits_model.operators if operator.kind == "Gelu")
+    changed = copy.copy(digits_model)
+    changed.operators = tuple(
+        replace(operator, kind=kind, inputs=2 * operator.inputs) if operator is reader else operator
+        for operator in digits_model.operators
+    )
+    try:
+        refuse_unknown(changed)
+        text = ""
+    except VitruviusError as error:
+        text = str(error)
+    known = kind in OPERATORS
+    assert (f"{kind} has no step" in text) == (not known)
+    readable = known and OPERATORS[kind].of_linear is not None
+    assert (f"a Linear that {kind} reads" in text) == (not readable)
 
 
 def test_instructions_survive_their_encoding(program: Program) -> None:

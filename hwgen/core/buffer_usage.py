@@ -1,0 +1,49 @@
+"""How much of each buffer of a machine a program needs."""
+
+from __future__ import annotations
+
+from .draft import Draft
+from .program import Usage
+
+__all__ = ["buffer_usage"]
+
+
+def buffer_usage(draft: Draft, *, results: int, fetches: int) -> tuple[Usage, ...]:
+    """One entry for each buffer, for what ``draft`` holds, ``results`` logits and ``fetches``
+    transfers for an image.
+    """
+    machine, buffers = draft.machine, draft.machine.buffers
+    lanes, cols, depth = machine.lanes, machine.cols, machine.depth
+
+    def need(buffer: str) -> int:
+        return draft.needs.get(buffer, 0)
+
+    weight = max(matrix.words for matrix in draft.matrices)
+    # words, words there are, bytes of a word
+    words = {
+        "token": (draft.arena.peak, machine.token_rows, lanes),
+        "normal": (need("normal"), machine.normal_rows, lanes),
+        "image": (need("image"), machine.image_words, depth),
+        "key": (need("key"), machine.key_rows, lanes * cols),
+        "value": (need("value"), machine.value_rows, cols * depth),
+        "attention": (need("attention"), machine.attention_rows, lanes),
+        "residual": (need("residual"), machine.residual_rows, 2 * cols),
+        "constant": (len(draft.constants), machine.constant_rows, 2 * cols),
+        "weight": (weight, machine.weight_words, cols * depth),
+        "column": (len(draft.columns), machine.column_words, 7 * cols),
+        "norm_column": (len(draft.norm_columns), machine.norm_column_words, 6 * cols),
+    }
+    in_bytes = (
+        Usage(buffer, used * width, capacity * width, "bytes")
+        for buffer, (used, capacity, width) in words.items()
+    )
+    return (
+        *in_bytes,
+        Usage("tokens", need("tokens"), buffers.tokens, "tokens"),
+        Usage("features", need("features"), machine.slot_words * depth, "elements"),
+        Usage("results", results, buffers.results, "elements"),
+        # with the LOOP
+        Usage("products", len(draft.steps) + 1, buffers.products, "instructions"),
+        Usage("norms", len(draft.norms) + 1, buffers.norms, "instructions"),
+        Usage("fetches", fetches + 8, buffers.fetches, "transfers"),
+    )

@@ -1,0 +1,209 @@
+"""The steps of Linear. What its product becomes depends on the operator that reads it, which may
+run in the product's drain path altogether: one function for each kind of reader.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+
+from ...models.integer_model import IntegerOperator
+from ..placement import Rows, ceil_div
+from .core import DebugMemory
+from .draft import Draft, Ready, waiting
+from .instruction import Destination, Product, Source
+from .weight_placement import Matrix, parts
+
+__all__ = ["add", "attention_operand", "embed", "gelu", "linear_product", "result"]
+
+_STREAM = (Destination.RESIDUAL, Destination.EMBED)
+_TILE_A_ROW = (Destination.VALUE, *_STREAM, Destination.RESULT)
+"""Destinations of which a row holds one tile; of the others it holds ``lanes`` features."""
+
+
+def linear_product(
+    draft: Draft, operator: IntegerOperator, item: Product, *, groups: int = 1
+) -> Ready:
+    """Appends the product of ``operator``, in parts if need be; says when the last part's rows can
+    be read.
+
+    ``item`` says where the results go (destination, dst_base, dst_stride, group_stride, banks),
+    what is made of them (multiplier, shift, results), and how many rows before the operands' are
+    ``void``. ``groups``: of features (heads), each of which begins a new tile.
+    """
+    machine, packing = draft.machine, draft.packing
+    source, ready = draft.places[operator.inputs[0]], draft.ready[operator.inputs[0]]
+    tokens, features = operator.output
+    group_features = features // groups
+    outputs = packing.outputs(groups, group_features)
+    tiles = len(outputs)
+    group_tiles = tiles // groups
+    row_lanes, row_words = machine.lanes, machine.subwords
+    if ready.source is Source.IMAGE:
+        row_lanes, row_words = machine.depth, 1
+    words, last_lanes = packing.reduction(source, row_lanes)
+    draft.need("features", words * machine.depth)
+    whole = replace(
+        waiting(item, ready),
+        tokens=tokens + item.void,
+        words=words,
+        last_lanes=last_lanes,
+        group_tiles=group_tiles,
+        last_count=group_features - (group_tiles - 1) * machine.cols,
+        a_base=source.base * row_words,
+        a_stride=source.pitch * row_words,
+        b_tile_stride=words,
+        b_word_stride=1,
+        column_base=len(draft.columns),
+    )
+    draft.columns += packing.columns_of(operator, outputs)
+    drained: Ready | None = None
+    for part in _parts(draft, whole, tiles, groups):
+        step = _part(draft, whole, part, tiles, groups)
+        if drained is not None and item.destination in _STREAM:
+            # Its statistics go on from those of the part before.
+            step = replace(waiting(step, drained), a_source=whole.a_source, accumulate=1)
+        rows = outputs[part.start : part.stop]
+        base, size = packing.weights_of(operator, source, rows, words, row_lanes)
+        draft.matrices.append(Matrix(base, size, len(draft.steps)))
+        name = operator.name
+        if len(part) < tiles:
+            name += f"[{part.start}:{part.stop}]"
+        macs = operator.macs * int((rows >= 0).sum()) // features
+        drained = draft.product(name, operator, step, macs)
+    assert drained is not None
+    return drained
+
+
+def _parts(draft: Draft, whole: Product, tiles: int, groups: int) -> list[range]:
+    """In parts, if the whole matrix would leave no room for the next one. A part ends with a whole
+    group, or with a whole row of the destination. The first product of a run has nothing to hide
+    the transfer of its weights behind, but a tile for each slot keeps all slots busy.
+    """
+    machine = draft.machine
+    unit = 1
+    if groups > 1:
+        unit = whole.group_tiles
+    elif whole.destination not in _TILE_A_ROW:
+        unit = machine.lanes // math.gcd(machine.lanes, machine.cols)
+    fewest = machine.rows if whole.destination is Destination.EMBED else None
+    return parts(tiles, whole.words, machine.weight_words, unit=unit, fewest=fewest)
+
+
+def _part(draft: Draft, whole: Product, part: range, tiles: int, groups: int) -> Product:
+    """``whole`` for the tiles of ``part`` alone."""
+    machine = draft.machine
+    if whole.destination in _TILE_A_ROW:
+        row = part.start
+    elif groups > 1:
+        row = part.start // whole.group_tiles * whole.group_stride
+    else:
+        row = part.start * machine.cols // machine.lanes
+    item = replace(
+        whole,
+        tiles=len(part),
+        dst_base=whole.dst_base + row,
+        column_base=whole.column_base + part.start,
+    )
+    if groups > 1:
+        return item
+    last_count = whole.last_count if part.stop == tiles else machine.cols
+    return replace(item, group_tiles=len(part), last_count=last_count)
+
+
+# -- one function for each kind of reader ---------------------------------------------------------
+
+
+def result(draft: Draft, operator: IntegerOperator) -> None:
+    """Read by nobody: the logits."""
+    features = operator.output[1]
+    tiles = ceil_div(features, draft.machine.cols)
+    draft.need("results", tiles * draft.machine.cols)
+    linear_product(
+        draft, operator, Product(destination=Destination.RESULT, results=features, banks=1)
+    )
+
+
+def gelu(draft: Draft, operator: IntegerOperator, reader: IntegerOperator) -> None:
+    """Through the table of GELU to token rows."""
+    factor = reader.dyadic("output")
+    item = Product(
+        destination=Destination.GELU, multiplier=factor.multiplier, shift=factor.shift, banks=1
+    )
+    _to_tokens(draft, operator, reader.name, item, 1)
+
+
+def add(draft: Draft, operator: IntegerOperator, reader: IntegerOperator) -> None:
+    """Added to the residual stream."""
+    _to_stream(draft, operator, reader, Product(destination=Destination.RESIDUAL))
+
+
+def embed(draft: Draft, operator: IntegerOperator, reader: IntegerOperator) -> None:
+    """Added to the embedding's constants; the rows before the first patch are those alone."""
+    constant = draft.model.tensors[reader.tensors["constant"]].to(torch.int64)
+    outputs = draft.packing.outputs(1, reader.output[1]).tolist()
+    draft.constants = [
+        sum(
+            (row[output] & 0xFFFF) << (16 * lane) for lane, output in enumerate(tile) if output >= 0
+        )
+        for row in constant.tolist()
+        for tile in outputs
+    ]
+    void = int(reader.attributes["first_token"])
+    _to_stream(draft, operator, reader, Product(destination=Destination.EMBED, void=void))
+
+
+def attention_operand(draft: Draft, operator: IntegerOperator, reader: IntegerOperator) -> None:
+    """Queries to token rows, keys and values to buffers of their own, each head in rows or tiles of
+    its own.
+    """
+    machine = draft.machine
+    heads = int(reader.attributes["heads"])
+    tokens, features = operator.output
+    role = reader.inputs.index(operator.name)
+    if role == 0:
+        item = Product(destination=Destination.TOKEN, banks=1)
+        _to_tokens(draft, operator, operator.name, item, heads)
+        return
+    if role == 1:
+        rows = ceil_div(features // heads, machine.lanes)
+        draft.need("key", ceil_div(tokens, machine.cols) * heads * rows)
+        item = Product(
+            destination=Destination.KEY,
+            dst_stride=heads * rows,
+            group_stride=rows,
+            banks=machine.cols,
+        )
+    else:
+        tiles = heads * ceil_div(features // heads, machine.cols)
+        draft.need("value", ceil_div(tokens, machine.depth) * tiles)
+        item = Product(destination=Destination.VALUE, dst_stride=tiles, banks=machine.depth)
+    draft.ready[operator.name] = linear_product(draft, operator, item, groups=heads)
+
+
+def _to_tokens(
+    draft: Draft, operator: IntegerOperator, owner: str, item: Product, groups: int
+) -> None:
+    """The product's rows are those of ``owner`` in the token buffer."""
+    tokens, features = operator.output
+    place = draft.place(owner, tokens, groups, features // groups)
+    item = replace(
+        item, dst_base=place.base, dst_stride=place.pitch, group_stride=place.group_pitch
+    )
+    draft.ready[owner] = linear_product(draft, operator, item, groups=groups)
+    draft.boundary(owner, DebugMemory.TOKEN, place)
+
+
+def _to_stream(
+    draft: Draft, operator: IntegerOperator, reader: IntegerOperator, item: Product
+) -> None:
+    """The product's rows, behind the void ones, are those of ``reader`` in the residual stream."""
+    tokens, width = reader.output
+    tiles = ceil_div(width, draft.machine.cols)
+    draft.need("residual", tokens * tiles)
+    draft.need("tokens", tokens)
+    item = replace(item, dst_stride=tiles, banks=1)
+    draft.ready[reader.name] = linear_product(draft, operator, item)
+    draft.boundary(reader.name, DebugMemory.RESIDUAL, Rows(0, tiles, tokens, 1, width))
