@@ -1,9 +1,9 @@
-"""``vitruvius simulate``: where the cycles of an accelerator go."""
+"""``vitruvius simulate``: where the cycles of an accelerator go, or those of a systolic array."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,11 +18,17 @@ from .options import (
     Weights,
 )
 from .output import Output
+from .systolic_option import SystolicSpec, parse_systolic, refuse_others, show_systolic
+
+if TYPE_CHECKING:
+    from ..models.graph import Graph
+    from ..models.integer_model import IntegerModel
 
 __all__ = ["simulate"]
 
 
 def simulate(
+    context: typer.Context,
     model: ModelName,
     machine: MachineName = "large",
     images: Annotated[int, typer.Option(min=1, help="Images of the run, back to back.")] = 1,
@@ -38,6 +44,7 @@ def simulate(
             show_default=False,
         ),
     ] = None,
+    systolic: SystolicSpec = None,
     weights: Weights = None,
     calibration: Calibration = None,
     json: JsonFile = None,
@@ -47,9 +54,19 @@ def simulate(
     The run begins with nothing loaded. The counters are those of the generated hardware, on a
     memory with the given timing. MODEL may also be a file that quantize wrote.
 
-    Example: vitruvius simulate deit_tiny_patch16_224 --machine large --timeline out/t.json
+    With --systolic nothing is quantized or compiled: the cycles are those of the model's matrix
+    products alone, on an array that never waits for memory, as SCALE-Sim counts them. Options of
+    the machine and of its run do not go with it.
+
+    Examples: vitruvius simulate deit_tiny_patch16_224 --machine large --timeline out/t.json;
+    vitruvius simulate deit_tiny_patch16_224 --systolic 16x16:ws
     """
     output = Output(json)
+    if systolic is not None:
+        refuse_others(context)
+        array = parse_systolic(systolic)
+        show_systolic(_products_of(model, weights), array, output)
+        return
     from ..hwgen.axi.memory_model import MemoryModel
     from ..hwgen.core.compiler import compile_model
     from ..hwgen.core.machine import load_machine
@@ -98,3 +115,12 @@ def simulate(
         write_text(timeline, timeline_json(report))
         console.print(f"written: {timeline}")
     output.write_json(simulation_record(report, lost))
+
+
+def _products_of(model: str, weights: Path | None) -> Graph | IntegerModel:
+    """What MODEL multiplies: as it is traced, or as the file says that quantize wrote."""
+    from .workload import load_workload, quantized, trace_workload
+
+    if model.endswith(".safetensors"):
+        return quantized(model, weights=weights, calibration=None).model
+    return trace_workload(load_workload(model, weights))

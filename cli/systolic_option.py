@@ -12,11 +12,13 @@ from ..errors import VitruviusError
 
 if TYPE_CHECKING:
     from ..models.graph import Graph
+    from ..models.integer_model import IntegerModel
     from ..sim.systolic import Dataflow
     from .output import Output
 
-__all__ = ["SystolicArray", "SystolicSpec", "parse_systolic", "show_systolic"]
+__all__ = ["SystolicArray", "SystolicSpec", "parse_systolic", "refuse_others", "show_systolic"]
 
+_GO_WITH_IT = ("model", "systolic", "weights", "json")
 _WRITTEN = re.compile(r"([0-9]{1,9})x([0-9]{1,9}):([a-z]+)")
 
 SystolicSpec: TypeAlias = Annotated[
@@ -58,12 +60,34 @@ def parse_systolic(text: str) -> SystolicArray:
     return SystolicArray(int(found[1]), int(found[2]), Dataflow(found[3]))
 
 
-def show_systolic(graph: Graph, text: str, output: Output) -> None:
-    """Prints the products of ``graph`` and their cycles on the array ``text``, also as JSON."""
+def refuse_others(context: typer.Context) -> None:
+    """Raises VitruviusError naming every option of the command line that says something about a
+    machine, its memory or a run of it, for which an array has no use.
+    """
+    given = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name not in _GO_WITH_IT and _is_given(context, option.name)
+    ]
+    if given:
+        *others, last = given
+        names = f"{', '.join(others)} and {last} do" if others else f"{last} does"
+        raise VitruviusError(
+            f"--systolic counts the cycles of products on an array without a machine around it: "
+            f"{names} not go with it"
+        )
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def show_systolic(model: Graph | IntegerModel, array: SystolicArray, output: Output) -> None:
+    """Prints the products of ``model`` and their cycles on ``array``, also as JSON."""
     from ..reports.systolic import systolic_table
     from ..sim.systolic_report import systolic_report
 
-    array = parse_systolic(text)
-    report = systolic_report(graph, array.rows, array.cols, array.dataflow)
+    report = systolic_report(model, array.rows, array.cols, array.dataflow)
     output.console.print(systolic_table(report))
     output.write_json(report.record())

@@ -149,7 +149,7 @@ def test_the_option_refuses_what_it_cannot_read(text):
 
 def test_the_option_shows_a_table_and_writes_json(digits_graph, tmp_path, capsys):
     path = tmp_path / "systolic.json"
-    show_systolic(digits_graph, "16x16:ws", Output(str(path)))
+    show_systolic(digits_graph, parse_systolic("16x16:ws"), Output(str(path)))
     shown = capsys.readouterr().out
     report = systolic_report(digits_graph, 16, 16, "ws")
     assert f"products: {report.cycles:,} cycles" in shown
