@@ -6,7 +6,7 @@ import random
 from collections import deque
 
 import cocotb
-from bench_memory import record, start, stimulus
+from bench_side import record, start, stimulus
 from cocotb.triggers import FallingEdge, with_timeout
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 
 import cocotb
-from bench_memory import Contents, ReadMemory, record, start, stimulus
+from bench_memory import Contents, ReadMemory
+from bench_side import record, start, stimulus
 
 
 @cocotb.test()

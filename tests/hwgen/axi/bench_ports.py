@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import cocotb
-from bench_memory import record, start, stimulus
+from bench_side import record, start, stimulus
 from cocotb.triggers import FallingEdge
 from cocotbext.axi import AxiBus, AxiRam
 

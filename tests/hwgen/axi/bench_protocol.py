@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import cocotb
-from bench_memory import record, start, stimulus
+from bench_side import record, start, stimulus
 
 QUIET = {
     "read_rready": 1, "write_bready": 1, "read_arburst": 1, "write_awburst": 1,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import cocotb
-from bench_memory import Contents, WriteMemory, record, start, stimulus
+from bench_memory import Contents, WriteMemory
+from bench_side import record, start, stimulus
 
 
 @cocotb.test()

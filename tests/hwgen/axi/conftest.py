@@ -12,6 +12,8 @@ import pytest
 from vitruvius.hwgen.verilog import to_verilog
 from vitruvius.sim.bench import build_cocotb, run_cocotb
 
+_FOLDER = Path(__file__).parent
+
 
 def pytest_configure(config):
     """A unit that refuses its parameters is never elaborated, which amaranth would warn of."""
@@ -42,7 +44,7 @@ def bench(tmp_path):
                 "BENCH_RECORD": str(tmp_path / "record.json"),
             },
             result_dir=tmp_path,
-            python_path=[Path(__file__).parent],
+            python_path=[_FOLDER, _FOLDER.parent],
         )
         return json.loads((tmp_path / "record.json").read_text())
 

@@ -13,6 +13,8 @@ from amaranth.hdl import Value
 from vitruvius.hwgen.verilog import to_verilog
 from vitruvius.sim.bench import build_cocotb, run_cocotb
 
+_FOLDER = Path(__file__).parent
+
 
 def pytest_configure(config):
     """A unit that refuses its parameters is never elaborated, which amaranth would warn of."""
@@ -35,11 +37,11 @@ def simulate(component, test, stimulus, folder, before=""):
         "player",
         test_filter=rf"\.{test}$",
         environment={
-            "PLAYER_STIMULUS": str(folder / "stimulus.json"),
-            "PLAYER_RECORD": str(folder / "record.json"),
+            "BENCH_STIMULUS": str(folder / "stimulus.json"),
+            "BENCH_RECORD": str(folder / "record.json"),
         },
         result_dir=folder,
-        python_path=[Path(__file__).parent],
+        python_path=[_FOLDER, _FOLDER.parent],
     )
     return json.loads((folder / "record.json").read_text())
 
