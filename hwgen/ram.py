@@ -30,13 +30,13 @@ module {RAM_MODULE} #(
   input [WIDTH-1:0] write_data
 );
   localparam LANE = WIDTH / LANES;
-  reg [WIDTH-1:0] words [0:DEPTH-1];
+  reg [WIDTH-1:0] contents [0:DEPTH-1];
   integer lane;
   always @(posedge clk) begin
-    if (read_enable) read_data <= words[read_address];
+    if (read_enable) read_data <= contents[read_address];
     for (lane = 0; lane < LANES; lane = lane + 1)
       if (write_enable[lane])
-        words[write_address][lane*LANE +: LANE] <= write_data[lane*LANE +: LANE];
+        contents[write_address][lane*LANE +: LANE] <= write_data[lane*LANE +: LANE];
   end
 endmodule
 """
