@@ -57,7 +57,11 @@ check: setup
 test: check
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
+# Icarus Verilog, which a few of these tests need, is no Python package.
 test-slow: setup
+	@command -v iverilog >/dev/null || { \
+	  echo "iverilog is missing from this system, which some slow tests need." \
+	       "On Debian or Ubuntu: apt-get install iverilog" >&2; exit 2; }
 	$(BIN)/python -m pytest -n 2 -m slow
 
 clean:

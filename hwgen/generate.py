@@ -1,4 +1,6 @@
-"""Writes an accelerator: Verilog, parameter image, manifest, register map, program listing."""
+"""Writes an accelerator: Verilog and its lint waivers, parameter image, manifest, register map,
+program listing.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from .core.image import ParameterImage
 from .core.instruction import Norm, Product
 from .core.machine import Machine
 from .core.program import Fetch, Program
+from .lint import waiver_file
 from .manifest import PARAMETERS_FILE, manifest_of
 from .verilog import to_verilog
 
@@ -41,6 +44,7 @@ def generate(program: Program, out: Path) -> list[Path]:
     parameters = ParameterImage(program).to_bytes()
     texts = {
         f"{TOP}.v": verilog_of(program.machine),
+        f"{TOP}.vlt": waiver_file(f"{TOP}.v"),
         "manifest.json": manifest_of(program, parameters).model_dump_json(indent=1) + "\n",
         "program.txt": listing(program),
         "registers.md": register_table(registers),

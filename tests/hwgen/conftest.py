@@ -1,0 +1,39 @@
+"""Generated Verilog that several tests read, each machine's made once."""
+
+from __future__ import annotations
+
+import pytest
+
+from vitruvius.benchmarks.random_pairs import random_machine
+from vitruvius.hwgen.core.machine import load_machine
+from vitruvius.hwgen.generate import TOP, verilog_of
+from vitruvius.hwgen.lint import waiver_file
+
+
+def _small(**changes):
+    return load_machine("small").model_copy(update=changes)
+
+
+# The shipped ones, the two ways to build parts of them otherwise, and sizes that divide nothing.
+MACHINES = {
+    "small": _small,
+    "chip": lambda: _small(memory=512, packing=True),
+    "memory": lambda: _small(memory=512),
+    "packing": lambda: _small(packing=True),
+    "medium": lambda: load_machine("medium"),
+    "large": lambda: load_machine("large"),
+    **{f"random{number}": lambda number=number: random_machine(number) for number in range(8)},
+}
+FEW = ("small", "chip")
+
+
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in MACHINES],
+)
+def design(request, tmp_path_factory):
+    """The folder of an accelerator's ``vitruvius.v`` and ``vitruvius.vlt``."""
+    folder = tmp_path_factory.mktemp(request.param)
+    (folder / f"{TOP}.v").write_text(verilog_of(MACHINES[request.param]()))
+    (folder / f"{TOP}.vlt").write_text(waiver_file(f"{TOP}.v"))
+    return folder
