@@ -8,6 +8,8 @@ from vitruvius.benchmarks.random_pairs import random_machine
 from vitruvius.hwgen.core.machine import load_machine
 from vitruvius.hwgen.generate import TOP, verilog_of
 from vitruvius.hwgen.lint import waiver_file
+from vitruvius.hwgen.units.layernorm import LayerNorm
+from vitruvius.hwgen.verilog import to_verilog
 
 
 def _small(**changes):
@@ -37,3 +39,9 @@ def design(request, tmp_path_factory):
     (folder / f"{TOP}.v").write_text(verilog_of(MACHINES[request.param]()))
     (folder / f"{TOP}.vlt").write_text(waiver_file(f"{TOP}.v"))
     return folder
+
+
+@pytest.fixture(scope="session")
+def unit():
+    """Verilog of a unit, for faults to be put into: memories, a state machine, units inside."""
+    return to_verilog(LayerNorm(lanes=4, max_width=64), TOP)

@@ -11,9 +11,7 @@ import pytest
 from vitruvius.benchmarks.random_pairs import pair
 from vitruvius.hwgen.generate import TOP, generate
 from vitruvius.hwgen.lint import WAIVERS, waiver_file
-from vitruvius.hwgen.units.layernorm import LayerNorm
 from vitruvius.hwgen.units.packed_product import PRODUCT_MODULE
-from vitruvius.hwgen.verilog import to_verilog
 from vitruvius.sim.verilator import toolchain_environment
 
 _MESSAGE = re.compile(rf"^%(?:Warning|Error)(?:-(\w+))?: (?:\S*{TOP}\.v:(\d+):\d+: )?(.*)", re.M)
@@ -144,12 +142,6 @@ def _covers_all(labels):
             pattern = re.compile(digits.replace("?", "."))
             values |= {n for n in range(1 << width) if pattern.fullmatch(f"{n:0{width}b}")}
     return len(values) == 1 << width
-
-
-@pytest.fixture(scope="module")
-def unit():
-    """Generated text with memories, a state machine and units inside a unit."""
-    return to_verilog(LayerNorm(lanes=4, max_width=64), TOP)
 
 
 def messages_of(text, folder):

@@ -20,9 +20,7 @@ from vitruvius.benchmarks.random_pairs import pair
 from vitruvius.hwgen.core.compiler import compile_model
 from vitruvius.hwgen.core.machine import load_machine
 from vitruvius.hwgen.generate import TOP, verilog_of
-from vitruvius.hwgen.units.layernorm import LayerNorm
 from vitruvius.hwgen.units.packed_product import PRIMITIVE_MACRO, PRODUCT_MODULE
-from vitruvius.hwgen.verilog import to_verilog
 from vitruvius.sim.bench import cocotb_environment
 from vitruvius.sim.cosim import cosimulate
 from vitruvius.sim.native.engine import ScriptRun
@@ -150,11 +148,10 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_yosys_reports_a_fault(tmp_path, fault):
+def test_yosys_reports_a_fault(unit, tmp_path, fault):
     """Two drivers of one wire above all, of which Verilator says nothing."""
     pattern, replacement, said = FAULTS[fault]
-    text = to_verilog(LayerNorm(lanes=4, max_width=64), TOP)
-    text, count = re.subn(pattern, replacement, text, count=1, flags=re.M)
+    text, count = re.subn(pattern, replacement, unit, count=1, flags=re.M)
     assert count == 1
     (tmp_path / f"{TOP}.v").write_text(text)
     _, output = yosys(tmp_path, f"read_verilog {TOP}.v")
@@ -183,11 +180,10 @@ def test_icarus_elaborates_it_without_a_word(design):
 
 
 @pytest.mark.slow
-def test_icarus_reports_a_fault(tmp_path):
+def test_icarus_reports_a_fault(unit, tmp_path):
     """A port of the wrong width: the silence above is not for lack of looking."""
-    text = to_verilog(LayerNorm(lanes=4, max_width=64), TOP)
-    faulty = text.replace(r".count(\$3 [2:0])", r".count(\$3 [1:0])")
-    assert faulty != text
+    faulty = unit.replace(r".count(\$3 [2:0])", r".count(\$3 [1:0])")
+    assert faulty != unit
     (tmp_path / f"{TOP}.v").write_text(faulty)
     status, output = icarus(tmp_path, "-t", "null")
     assert status == 0
