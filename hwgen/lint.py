@@ -92,25 +92,6 @@ WAIVERS: tuple[Waiver, ...] = (
         "neither is. The result has its own wire of the full width, and where the source cuts "
         "bits off the text has a part select.",
     ),
-    Waiver(
-        "UNSIGNED",
-        ("Comparison is constant due to unsigned arithmetic",),
-        "'turn >= n - 1' on a machine where n, the slots that are loaded in turn, is 1.",
-    ),
-    Waiver(
-        "WIDTHEXPAND",
-        ("Operator ASSIGNW expects 48 bits on the Assign RHS, but *'partial_sum' generates 36 *",),
-        "The packed product's sum: a signed wire of 36 bits goes to a signed one of 48, extended "
-        "by its sign.",
-    ),
-    Waiver(
-        "WIDTHTRUNC",
-        (
-            "Logical operator COND expects 1 bit on the Conditional Test, but *'CASCADE'*",
-            "Logical operator GENIF expects 1 bit on the If, but *'REGISTER'*",
-        ),
-        "The packed product's parameters, 0 or 1 each.",
-    ),
 )
 
 

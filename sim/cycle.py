@@ -244,7 +244,7 @@ class _Simulation:
                 completes.append(complete)
                 self.issued.append(end)
                 plan = self._schedule(item)
-                padding = plan.steps * (plan.step_cycles - item.words)
+                padding = plan.steps * plan.padding
                 times.append(
                     ProductTimes(
                         index, step.name, step.operator, image, go, first, end, complete, step.macs,
@@ -314,7 +314,7 @@ class _Simulation:
         index = np.arange(item.tokens)
         slot = index % rows
         load_step = index // rows * plan.period + slot * plan.skew
-        start = load_step * plan.step_cycles + go + 1
+        start = load_step * plan.step_cycles + go + 1 + plan.padding
         if item.row_wait is Counter.NONE:
             delay = np.zeros(item.tokens, dtype=np.int64)
         else:
@@ -323,13 +323,13 @@ class _Simulation:
         finish_step = load_step + item.tiles - 1
         # A step is as late as the last row that was read before it or in it.
         late = delay[np.searchsorted(load_step, finish_step, side="right") - 1]
-        issued = finish_step * plan.step_cycles + go + 1 + late + item.words - 1
+        issued = (finish_step + 1) * plan.step_cycles + go + late
         drained = issued + 1 + ARRAY_LATENCY + slot
         self.counts[Counter.DRAINED].add(drained + COMPLETE + 1)
         if item.destination is Destination.SCORE:
             self._weigh(drained + REQUANTIZED, item.tiles)
         end = go + 1 + plan.issue_cycles + int(delay[-1])
-        began = go + 1 + int(delay[np.searchsorted(load_step, 0, side="right") - 1])
+        began = int(delay[np.searchsorted(load_step, 0, side="right") - 1]) + int(start[0])
         return began, end, int(drained[-1]) + COMPLETE + 1, int(delay[-1])
 
     def _schedule(self, item: Product) -> Schedule:

@@ -35,11 +35,13 @@ SWITCH = 1
 class Schedule:
     """The schedule of a product in numbers.
 
-    step_cycles: cycles per step (one tile for all slots); period: steps from one row of a slot to
+    step_cycles: cycles per step (one tile for all slots); padding: those of them, at its beginning,
+    in which no word is issued; period: steps from one row of a slot to
     its next; skew: steps from one slot's first row to the next slot's; steps: steps in all.
     """
 
     step_cycles: int
+    padding: int
     period: int
     skew: int
     steps: int
@@ -66,7 +68,8 @@ def schedule(
     period = max(tiles, rows * skew)
     batches = -(-tokens // rows)
     steps = (batches - 1) * period + (tokens - 1) % rows * skew + tiles
-    return Schedule(step_cycles=max(words, rows, 2), period=period, skew=skew, steps=steps)
+    step_cycles = max(words, rows, 2)
+    return Schedule(step_cycles, step_cycles - words, period, skew, steps)
 
 
 def slot_record(machine: Machine) -> data.StructLayout:
@@ -183,6 +186,7 @@ class ProductEngine(wiring.Component):
         m = Module()
         machine = self.machine
         rows, cols, lanes, loads = machine.rows, machine.cols, machine.lanes, machine.loads
+        skewed = loads == 1 and rows > 1
 
         m.submodules.program = program = Ram(
             width=PRODUCT_LAYOUT.size, depth=machine.buffers.products
@@ -260,10 +264,12 @@ class ProductEngine(wiring.Component):
         beginning = Signal(range(loads + 1))
         m.d.comb += beginning.eq(Mux(rows_left < loads, rows_left, loads))
 
-        # Position in the step: word index, then the rest of the step while the drain is busy.
-        phase = Signal(range(max(machine.slot_words, rows, 2) + 1))
+        # Position in the step: below zero while the drain is busy with the step before, then the
+        # word's index. Whatever follows, a step's sums are complete `rows` cycles after the last's.
+        least = max(rows, 2)
+        phase = Signal(range(-least, machine.slot_words + 1))
+        begin = Signal.like(phase)
         step_last = Signal()
-        step_cycles = Signal.like(phase)
         in_words = Signal()
         advance = Signal()
         loading = Signal()
@@ -277,13 +283,13 @@ class ProductEngine(wiring.Component):
                 | (i.row_wait == Counter.NONE)
                 | reached(self.counts[i.row_wait], row_wanted)
             ),
-            step_cycles.eq(Mux(i.words > max(rows, 2), i.words, max(rows, 2))),
-            step_last.eq(phase == step_cycles - 1),
-            in_words.eq(phase < i.words),
+            begin.eq(Mux(i.words < least, i.words - least, 0)),
+            step_last.eq(phase == i.words - 1),
+            in_words.eq(phase >= 0),
             advance.eq(self.busy & row_ok),
             self.issue.eq(advance & in_words),
             self.first.eq(phase == 0),
-            self.last.eq(phase == i.words - 1),
+            self.last.eq(step_last),
             self.partial.eq(self.last),
             self.word.eq(phase),
         ]
@@ -310,7 +316,7 @@ class ProductEngine(wiring.Component):
         left = [Signal(12, name=f"left{slot}") for slot in range(rows)]
         here = [Signal(name=f"here{slot}") for slot in range(rows)]
         m.d.comb += [
-            loading.eq((turn < (rows if loads == 1 else 1)) & (rows_left != 0)),
+            loading.eq((turn < rows if skewed else turn == 0) & (rows_left != 0)),
             self.load_first.eq(Mux(self.first, self.load, 0)),
             self.load_slot.eq(turn),
         ]
@@ -341,7 +347,7 @@ class ProductEngine(wiring.Component):
                 record.void.eq(here_row.void != 0),
                 record.end.eq(rows_left == load + 1),
                 self.load_void[load].eq(here_row.void != 0),
-                self.a_word[load].eq(a_word if load == 0 else here_row.word + phase),
+                self.a_word[load].eq(a_word if load == 0 else here_row.word + self.word),
                 next_row.token.eq(here_row.token + 1),
                 next_row.void.eq(Mux(here_row.void != 0, here_row.void - 1, 0)),
                 next_row.word.eq(here_row.word + Mux(here_row.void != 0, 0, i.a_stride)),
@@ -371,10 +377,13 @@ class ProductEngine(wiring.Component):
             with m.If(in_words):
                 m.d.sync += [a_word.eq(a_word + 1), b_word.eq(b_word + i.b_word_stride)]
             with m.If(step_last):
-                m.d.sync += phase.eq(0)
+                m.d.sync += phase.eq(begin)
                 # slots
                 m.d.sync += turn.eq(turn + 1)
-                with m.If((turn >= i.tiles - 1) & (turn >= (rows if loads == 1 else 1) - 1)):
+                around = turn >= i.tiles - 1
+                if skewed:
+                    around &= turn >= rows - 1
+                with m.If(around):
                     m.d.sync += turn.eq(0)
                 for slot in range(rows):
                     with m.If(here[slot]):
@@ -432,7 +441,7 @@ class ProductEngine(wiring.Component):
                 Array(contexts)[~context].eq(ahead),
                 context.eq(~context),
                 self.busy.eq(1),
-                phase.eq(0),
+                phase.eq(Mux(ahead.words < least, ahead.words - least, 0)),
                 turn.eq(0),
                 rows_left.eq(ahead.tokens),
                 row_threshold.eq(bases[ahead.row_wait] + ahead.row_threshold),

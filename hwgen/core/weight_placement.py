@@ -37,8 +37,8 @@ class Place:
 
 
 def place_matrices(matrices: Sequence[Matrix], capacity: int, products: int) -> tuple[Place, ...]:
-    """Places of ``matrices`` in a weight buffer of ``capacity`` words, one behind the other, and
-    from the start again where one does not fit any more.
+    """Places of ``matrices`` in a weight buffer of ``capacity`` words: each where what it
+    overwrites is read earliest.
 
     Each image brings the same matrices to the same places, in this order, and has ``products``
     products; no two matrices belong to one product. A matrix waits for the last product that reads
@@ -54,12 +54,14 @@ def place_matrices(matrices: Sequence[Matrix], capacity: int, products: int) -> 
     Place(start=0, threshold=1)
     """
     starts: list[int] = []
-    position = 0
+    taken: list[tuple[int, int, int]] = []  # start, end, reader of what lies in the buffer now
     for matrix in matrices:
-        if position + matrix.words > capacity:
-            position = 0
-        starts.append(position)
-        position += matrix.words
+        start = _freest(taken, matrix.words, capacity)
+        starts.append(start)
+        end = start + matrix.words
+        below = [(low, min(high, start), reader) for low, high, reader in taken if low < start]
+        above = [(max(low, end), high, reader) for low, high, reader in taken if end < high]
+        taken = [*below, (start, end, matrix.product), *above]
     spans = [
         (start, start + matrix.words, matrix.product)
         for start, matrix in zip(starts, matrices, strict=True)
@@ -72,6 +74,23 @@ def place_matrices(matrices: Sequence[Matrix], capacity: int, products: int) -> 
         )
         places.append(Place(start, last + 1))
     return tuple(places)
+
+
+def _freest(taken: Sequence[tuple[int, int, int]], words: int, capacity: int) -> int:
+    """Where ``words`` words overwrite what is read earliest; of such places one that leaves no gap
+    to a border of the buffer or to what stays, and as low as possible.
+    """
+    ends = {0, *(end for _, end, _ in taken)}
+    starts = ends | {capacity - words, *(low - words for low, _, _ in taken)}
+
+    def cost(start: int) -> tuple[int, bool, bool, int]:
+        end = start + words
+        over = [item for item in taken if item[0] < end and start < item[1]]
+        last = max((reader for _, _, reader in over), default=-1)
+        borders = start == 0 or end == capacity
+        return last, not borders, start not in ends, start
+
+    return min((start for start in starts if 0 <= start <= capacity - words), key=cost, default=0)
 
 
 def parts(

@@ -86,11 +86,13 @@ module {PRODUCT_MODULE} #(
     product <= left * shared;
   end
   wire signed [{2 * FIELD_BITS - 1}:0] partial_sum = product + $signed(
-    CASCADE ? cascade[{2 * FIELD_BITS - 1}:0] : HALF[{2 * FIELD_BITS - 1}:0]
+    CASCADE != 0 ? cascade[{2 * FIELD_BITS - 1}:0] : HALF[{2 * FIELD_BITS - 1}:0]
   );
-  wire signed [47:0] total = partial_sum;
+  wire signed [47:0] total = {{
+    {{{48 - 2 * FIELD_BITS}{{partial_sum[{2 * FIELD_BITS - 1}]}}}}, partial_sum
+  }};
   generate
-    if (REGISTER) begin : registered
+    if (REGISTER != 0) begin : registered
       reg [47:0] kept;
       always @(posedge clk) kept <= total;
       assign sum = kept;

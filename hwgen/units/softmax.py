@@ -241,9 +241,6 @@ class Softmax(wiring.Component):
             count.eq(Mux(final, self.last_count, self.lanes)),
         ]
         table_data = exponential_table()
-        m.submodules.table = table = memory.Memory(
-            shape=unsigned(WEIGHT_BITS), depth=len(table_data), init=table_data
-        )
         scores = data.View(self.scores.shape(), reader.data)
         for lane in range(self.lanes):
             difference = Signal(SCORE_BITS, name=f"difference_{lane}")
@@ -251,6 +248,11 @@ class Softmax(wiring.Component):
             void = (count <= lane) | difference[WEIGHT_BITS:].any()
             m.d.comb += difference.eq(maximum - scores[lane])
             m.d.sync += distance.eq(Mux(void, len(table_data) - 1, difference))
+            # A table for each lane: a block memory has two ports, and Yosys' search for a way to
+            # share one table among 16 does not end.
+            m.submodules[f"table_{lane}"] = table = memory.Memory(
+                shape=unsigned(WEIGHT_BITS), depth=len(table_data), init=table_data
+            )
             port = table.read_port()
             m.d.comb += [port.addr.eq(distance), self.weights[lane].eq(port.data)]
         m.d.comb += [

@@ -86,9 +86,6 @@ _BY_HAND = {
     ("UNUSEDSIGNAL", "input [47:0] cascade,"),
     ("WIDTHEXPAND", "left <= $signed({high, 18'b0}) + low;"),
     ("WIDTHEXPAND", "wire signed [35:0] partial_sum = product + $signed("),
-    ("WIDTHEXPAND", "wire signed [47:0] total = partial_sum;"),
-    ("WIDTHTRUNC", "CASCADE ? cascade[35:0] : HALF[35:0]"),
-    ("WIDTHTRUNC", "if (REGISTER) begin : registered"),
 }
 
 
@@ -112,8 +109,6 @@ def as_said(message, line, before):
             return re.fullmatch(rf"  assign {name} *= (?:! {name}|{name} *>> {name}) *;", line)
         case "WIDTHEXPAND":  # of an unsigned and a signed operand Verilog takes both as unsigned
             return line.count("$signed(") in (0, 2)
-        case "UNSIGNED":
-            return re.fullmatch(r"  assign \S+ *= turn *>= 1'h0;", line)
     return False
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from vitruvius.benchmarks import bandwidth
 from vitruvius.errors import VitruviusError
 from vitruvius.hwgen.axi.memory_model import MemoryModel
 from vitruvius.hwgen.axi.register_map import ErrorCode, register, register_map
@@ -200,6 +201,16 @@ def test_a_memory_that_never_answers_is_told(compiled, layout, contents) -> None
     outcome = compiled.run(script, memory=contents)
     assert error_of(outcome.values["status"]) == ErrorCode.WATCHDOG
     assert outcome.values["address"] == layout.images
+
+
+@pytest.mark.parametrize(("rows", "order"), [(24, "reordered"), (3, "naive")])
+def test_words_a_cycle(rows, order) -> None:
+    """The most words that a cycle reads. With 24 slots a product of few words a row, behind one of
+    many, once pushed the last rows of that one out of the drain before they had left.
+    """
+    model, image = bandwidth.small_model()
+    reading = bandwidth.read(model, image, rows, order)
+    assert reading.peak == {"QUERY": 1 if order == "reordered" else rows, "KEY": 1, "VALUE": 1}
 
 
 @pytest.mark.parametrize("place", [0, 4])

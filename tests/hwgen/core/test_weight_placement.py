@@ -98,15 +98,29 @@ def last_reader(case: Case, index: int) -> int:
     raise AssertionError
 
 
-def test_matrices_lie_within_the_buffer_and_use_all_of_it(case: Case) -> None:
-    """Catches a matrix that runs out of the buffer, and one that begins anew without need."""
-    end = 0
+def test_no_other_place_is_free_earlier(case: Case) -> None:
+    """Catches a matrix that runs out of the buffer, and one that waits for a product where another
+    place would have let it come earlier. Every place is tried.
+    """
+    reader = [-1] * case.capacity
     for matrix, place in zip(case.matrices, case.places, strict=True):
         assert place.start + matrix.words <= case.capacity
-        if place.start != end:
-            assert place.start == 0
-            assert end + matrix.words > case.capacity
-        end = place.start + matrix.words
+        free = [
+            max(reader[start : start + matrix.words])
+            for start in range(case.capacity - matrix.words + 1)
+        ]
+        assert free[place.start] == min(free)
+        reader[place.start : place.start + matrix.words] = [matrix.product] * matrix.words
+
+
+def test_halves_take_turns() -> None:
+    """Matrices of nearly half the buffer, of unequal sizes: each comes while the one before it is
+    read. Placed one behind the other, the third would overwrite both.
+    """
+    sizes = (45, 50, 48, 50, 46, 49, 50, 45)
+    matrices = [Matrix(0, words, product) for product, words in enumerate(sizes)]
+    places = place_matrices(matrices, 100, products=8)
+    assert [place.threshold for place in places[2:]] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("change", ["early", "shifted"])
