@@ -8,9 +8,11 @@ What connects to the core; flow and cycles are in each class's docstring. Strobe
 
 `descriptor`: `Target`, `Opcode`, `Descriptor`, ``encode``, `Header`: the words of a fetch program.
 
-`fetch.FetchEngine(port_bits, widths, depths, machine_digest, outstanding=8)`
+`fetch.FetchEngine(port_bits, widths, depths, machine_digest, outstanding=8, experts=0)`
     In: start, soft_reset, reload (strobe, strobe, level sampled by start), parameters 64,
-    images 64, image_pitch 32, count 32, products 24 (I, zero from the cycle after start).
+    images 64, image_pitch 32, count 32, products 24 (I, zero from the cycle after start);
+    with experts also routed 24 (as products), queue_used (one bit per expert), task 8 (sampled with
+    start): fetches of an expert wait for ``routed`` and are skipped if its queue is empty.
     Out: memory (`ReadSignature`); write_enable (bit t: target t), write_address, write_data;
     fetches 24 (W: fetches of images, boot's are not counted; zero from the cycle after start);
     booted (rises when the last word of boot can be read), busy (falls by an error too), quiet
@@ -18,10 +20,11 @@ What connects to the core; flow and cycles are in each class's docstring. Strobe
     error 4, error_address 64 (both stay until soft reset), program_digest 32; for the watchdog
     outstanding, beat, waiting_address; counters read_beats, product_waits, memory_waits, 32 each.
     The last beat of a fetch arrives in cycle r: its word is written at the end of cycle r + 1, and
-    from cycle r + 2 on ``fetches`` counts it and a read of the word may be addressed.
+    from cycle r + 2 on ``fetches`` counts it and a read of the word may be addressed. A skipped one
+    counts as if its last beat came in the cycle it is skipped in, or with the one before it.
 `fetch_timeline.FetchTimeline(memory, port_bits, outstanding)`
-    The same in arithmetic: ``boot``, ``begin``, ``fetch(ready_cycle, address, beats)`` -> cycle in
-    which W shows it, ``loop``.
+    The same in arithmetic: ``boot``, ``begin``, ``fetch(ready_cycle, address, beats,
+    skipped=False, by_task=False)`` -> cycle in which W shows it, ``loop``.
 
 `store.ResultStore(port_bits, cols, rows, outstanding=4)`
     In: start, soft_reset; with start: first (the run's first image), row (first row),

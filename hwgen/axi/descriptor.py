@@ -17,6 +17,7 @@ __all__ = [
     "HEADER_BYTES",
     "HEADER_LAYOUT",
     "MAGIC",
+    "TASKS",
     "Descriptor",
     "Header",
     "Opcode",
@@ -27,9 +28,11 @@ __all__ = [
     "encode",
 ]
 
-DESCRIPTOR_BITS = 128
+DESCRIPTOR_BITS = 160
 HEADER_BYTES = 64
 MAGIC = int.from_bytes(b"VITR", "little")
+TASKS = 16
+"""How many tasks ``by_task`` can tell apart."""
 
 
 class Opcode(IntEnum):
@@ -71,7 +74,10 @@ DESCRIPTOR_LAYOUT = data.StructLayout(
         "beats": unsigned(24),
         "destination": unsigned(24),
         "threshold": unsigned(24),
-        "rest": unsigned(15),
+        "by_task": unsigned(1),
+        "expert": unsigned(8),
+        "routed_threshold": unsigned(24),
+        "rest": unsigned(14),
     }
 )
 assert DESCRIPTOR_LAYOUT.size == DESCRIPTOR_BITS
@@ -96,6 +102,10 @@ class Descriptor:
     beats, a multiple of the target's beats per word; destination: first word in the target.
     wait, threshold: FETCH waits until products issued >= the image's base + threshold; LOOP adds
     threshold, the products of an image, to the base.
+    expert, routed_threshold: 0, or a FETCH for expert ``expert - 1``: it also waits until tokens
+    routed >= the image's base of these + routed_threshold, and is skipped if that expert's queue is
+    empty then. LOOP adds routed_threshold, the tokens routed in an image, to that base.
+    by_task: offset counts for task 0; the beats of the other tasks lie behind, one after the other.
     """
 
     opcode: Opcode
@@ -106,6 +116,9 @@ class Descriptor:
     beats: int = 0
     destination: int = 0
     threshold: int = 0
+    by_task: bool = False
+    expert: int = 0
+    routed_threshold: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,7 +140,7 @@ class Header:
 
 
 def encode(descriptor: Descriptor) -> int:
-    """The descriptor as an integer of 128 bits; ValueError if a field does not fit."""
+    """The descriptor as an integer of `DESCRIPTOR_BITS`; ValueError if a field does not fit."""
     word = 0
     for name, field in DESCRIPTOR_LAYOUT:
         value = int(getattr(descriptor, str(name), 0))
@@ -148,6 +161,7 @@ def decode(word: int) -> Descriptor:
         opcode=Opcode(values.pop("opcode")),
         space=Space(values.pop("space")),
         wait=bool(values.pop("wait")),
+        by_task=bool(values.pop("by_task")),
         **values,
     )
 

@@ -16,6 +16,7 @@ from .descriptor import (
     HEADER_BYTES,
     HEADER_LAYOUT,
     MAGIC,
+    TASKS,
     Opcode,
     Space,
     Target,
@@ -47,6 +48,15 @@ class FetchEngine(wiring.Component):
     show it in r + 1, and a read in r + 2 finds it; ``fetches`` counts the fetch from r + 2 on.
     `fetch_timeline` states all cycles.
 
+    With ``experts``, a FETCH with an expert also waits until ``routed`` has reached its threshold.
+    From the cycle p in which all that it waits for is there until it leaves, its expert's bit of
+    ``queue_used`` must stay. If the queue is empty it is skipped: it leaves in p, whatever the
+    reader does, asks memory for nothing, and is counted as if its last beat came in p, but no
+    earlier than any fetch before it. So fetches are counted in order, several at once where one
+    that completes has skipped ones behind it, and no later fetch is held up. A FETCH ``by_task``
+    goes to the reader no earlier than in its second cycle at the head; in the first one its beats
+    are multiplied by ``task``.
+
     An error stops the engine: nothing is fetched or counted any more, what is outstanding is
     drained, ``error`` and ``error_address`` stay. ``soft_reset`` ends any state: outstanding beats
     are taken, then it is ``quiet``, with nothing loaded; a start before that waits for it.
@@ -58,12 +68,17 @@ class FetchEngine(wiring.Component):
     depths : words of each target, FETCH_PROGRAM included.
     machine_digest : 32 bits that the header must carry.
     outstanding : bursts in flight, 1 to 16.
+    experts : queues of tokens that fetches can depend on, 0 to 255. With 0 a descriptor's expert,
+        routed_threshold and by_task are ignored, and routed, queue_used and task do not exist.
 
     Members
     -------
     start, soft_reset : In, strobes; reload : In, sampled with start
     parameters, images (byte addresses), image_pitch (bytes), count : In, stable while busy
     products : In, products issued; 0 from the cycle after start, then it only grows, modulo 2**24
+    routed : In, tokens routed; as ``products``
+    queue_used : In, one bit per expert: its queue is not empty; looked at as said above
+    task : In, sampled with start, as reload; below `TASKS`, only the bits for that are looked at
     memory : Out, `ReadSignature`
     write_enable (one bit per target), write_address, write_data : Out, shared by the memories,
         which take the low bits they need
@@ -72,7 +87,8 @@ class FetchEngine(wiring.Component):
     error (`ErrorCode`), error_address, program_digest : Out
     outstanding, beat, waiting_address : Out, bursts in flight, a beat arrives, address of the burst
     read_beats, product_waits, memory_waits : Out, since start: beats read; cycles in which the
-        fetch at the head waits for ``products``; cycles with bursts in flight and no beat
+        fetch at the head waits for ``products`` or ``routed``; cycles with bursts in flight and no
+        beat
 
     Raises
     ------
@@ -88,6 +104,7 @@ class FetchEngine(wiring.Component):
         depths: Mapping[int, int],
         machine_digest: int,
         outstanding: int = 8,
+        experts: int = 0,
     ) -> None:
         self.port_bits = check_port_bits(port_bits)
         self.widths = {int(target): width for target, width in sorted(widths.items())}
@@ -103,12 +120,16 @@ class FetchEngine(wiring.Component):
             raise ValueError(f"widths: expected at least 1 bit each, got {self.widths}")
         if not 0 <= machine_digest < 1 << 32:
             raise ValueError(f"machine_digest: expected 32 bits, got {machine_digest!r}")
+        if not 0 <= experts <= 255:
+            raise ValueError(f"experts: expected 0 to 255, got {experts!r}")
+        self.experts = experts
         self.machine_digest, self.limit = machine_digest, check_outstanding(outstanding)
         self.word_beats = {
             **{target: beats_per_word(width, port_bits) for target, width in self.widths.items()},
             _HEADER: beats_per_word(8 * HEADER_BYTES, port_bits),
         }
         self.parts = max(self.word_beats.values())
+        conditions = {"routed": In(24), "queue_used": In(experts), "task": In(8)}
         super().__init__(
             {
                 "start": In(1),
@@ -119,6 +140,7 @@ class FetchEngine(wiring.Component):
                 "image_pitch": In(32),
                 "count": In(32),
                 "products": In(24),
+                **(conditions if experts else {}),
                 "memory": Out(ReadSignature(port_bits)),
                 "write_enable": Out(max(self.widths) + 1),
                 "write_address": Out(range(max(2, *self.depths.values()))),
@@ -141,7 +163,11 @@ class FetchEngine(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        tag_layout = data.StructLayout({"target": unsigned(4), "destination": unsigned(24)})
+        fields = {"target": unsigned(4), "destination": unsigned(24)}
+        if self.experts:
+            # The number of the fetch among the images' fetches.
+            fields["number"] = unsigned(24)
+        tag_layout = data.StructLayout(fields)
         m.submodules.reader = reader = BurstReader(
             port_bits=self.port_bits, tag_bits=tag_layout.size, outstanding=self.limit
         )
@@ -205,6 +231,26 @@ class FetchEngine(wiring.Component):
         ]
         loaded, pending = Signal(), Signal()
         begin = Signal()
+        waits: Value = head.wait & ~reached
+        asks: Value = ~blocked
+        leaves: Value = ~blocked & request.ready
+        offset: Value = head.offset
+        if self.experts:
+            routed_base, routed_limit = Signal(24), Signal(24)
+            late, used = Signal(), Signal()
+            task, displacement = Signal(range(TASKS)), Signal(32)
+            with m.If(load & ~jump):
+                m.d.sync += routed_limit.eq(routed_base + coming.routed_threshold)
+            m.d.comb += [
+                late.eq((head.expert != 0) & (self.routed - routed_limit)[23]),
+                used.eq((Cat(1, self.queue_used) >> head.expert)[0]),
+            ]
+            m.d.sync += displacement.eq(task * head.beats)
+            waits |= late
+            # `fresh` is low in the head's first cycle, in which there is no displacement yet.
+            asks &= used & (fresh | ~head.by_task)
+            leaves = ~blocked & ~used | asks & request.ready
+            offset = head.offset + Mux(head.by_task, displacement, 0)
 
         def end_of_state() -> None:
             """What ends any state, and wins over what the state says itself."""
@@ -287,7 +333,7 @@ class FetchEngine(wiring.Component):
                             image_address[low:],
                             self.parameters[low:],
                         )
-                        + head.offset
+                        + offset
                     ),
                     request.payload.beats.eq(head.beats),
                     tag.target.eq(head.target),
@@ -302,9 +348,9 @@ class FetchEngine(wiring.Component):
                         m.next = "ERROR"
                     with m.Elif(head.opcode == Opcode.FETCH):
                         m.d.comb += [
-                            blocked.eq(head.wait & ~reached),
-                            request.valid.eq(~blocked),
-                            pop.eq(~blocked & request.ready),
+                            blocked.eq(waits),
+                            request.valid.eq(asks),
+                            pop.eq(leaves),
                         ]
                     with m.Elif(head.opcode == Opcode.LOOP):
                         m.d.comb += jump.eq(1)
@@ -314,6 +360,8 @@ class FetchEngine(wiring.Component):
                             image_address.eq(image_address + self.image_pitch),
                             index.eq(index + 1),
                         ]
+                        if self.experts:
+                            m.d.sync += routed_base.eq(routed_base + head.routed_threshold)
                         with m.If(index + 1 >= self.count):
                             m.next = "FINISH"
                     with m.Elif(written):
@@ -340,8 +388,25 @@ class FetchEngine(wiring.Component):
             pending | ~(fsm.ongoing("IDLE") | fsm.ongoing("ERROR") | fsm.ongoing("DRAIN"))
         )
 
-        with m.If(request_done & self.booted):
-            m.d.sync += self.fetches.eq(self.fetches + 1)
+        if self.experts:
+            # What is in front of the oldest request that is not complete.
+            number, held_number = Signal(24), Signal(24)
+            m.d.comb += tag.number.eq(number)
+            with m.If(pop & self.booted):
+                m.d.sync += number.eq(number + 1)
+            with m.If(request.valid & request.ready):
+                m.d.sync += held_number.eq(number)
+            with m.If(fsm.ongoing("RUN") | fsm.ongoing("FINISH")):
+                m.d.sync += self.fetches.eq(number)
+                with m.If(~request.ready):
+                    m.d.sync += self.fetches.eq(held_number)
+                with m.If(reader.outstanding):
+                    m.d.sync += self.fetches.eq(data.View(tag_layout, reader.tag).number)
+            with m.If(begin):
+                m.d.sync += [number.eq(0), routed_base.eq(0), task.eq(self.task)]
+        else:
+            with m.If(request_done & self.booted):
+                m.d.sync += self.fetches.eq(self.fetches + 1)
         for counter, event in (
             (self.read_beats, reader.valid),
             (self.product_waits, blocked),
@@ -364,7 +429,10 @@ class FetchEngine(wiring.Component):
         """Whether a descriptor is one that this engine cannot execute."""
         known = Cat(descriptor.target == target for target in self.widths).any()
         fetch = descriptor.opcode == Opcode.FETCH
-        return (descriptor.opcode > Opcode.LOOP) | (fetch & (~known | (descriptor.beats == 0)))
+        bad = ~known | (descriptor.beats == 0)
+        if 0 < self.experts < 255:
+            bad |= descriptor.expert > self.experts
+        return (descriptor.opcode > Opcode.LOOP) | (fetch & bad)
 
     def _assemble(
         self, m: Module, reader: BurstReader, tag: data.View, stop: Signal

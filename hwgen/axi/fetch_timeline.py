@@ -73,22 +73,35 @@ class FetchTimeline:
         for descriptor in fetches:
             if descriptor.opcode is not Opcode.FETCH or descriptor.space is not Space.PARAMETERS:
                 raise ValueError(f"boot: expected fetches of parameters, got {descriptor}")
+            if descriptor.expert or descriptor.by_task:
+                raise ValueError(f"boot: expected fetches without conditions, got {descriptor}")
             self.fetch(_NEVER, parameters + descriptor.offset * self.bytes, descriptor.beats)
         head = self._head()
         self._popped = max(head, self._lasts[-1] + COMPLETION)
         return self._popped + 1
 
-    def fetch(self, ready_cycle: int, address: int, beats: int) -> int:
+    def fetch(
+        self,
+        ready_cycle: int,
+        address: int,
+        beats: int,
+        *,
+        skipped: bool = False,
+        by_task: bool = False,
+    ) -> int:
         """A FETCH of ``beats`` from byte ``address``; returns the first cycle that counts it.
 
-        ``ready_cycle``: the first cycle in which ``products`` shows the threshold reached; any
-        cycle of the past for a descriptor that does not wait.
+        ``ready_cycle``: the first cycle in which ``products`` and, if it has an expert, ``routed``
+        both show the thresholds reached; any cycle of the past for a descriptor that does not wait.
+        ``skipped``: its expert's queue is empty then; address and beats are of no account.
+        ``by_task``: its offset depends on the task, whose displacement ``address`` includes.
         """
         head = self._head()
-        if ready_cycle > head:
-            self.product_waits += ready_cycle - head
-            head = ready_cycle
-        self._popped = max(head, self._issued + 1)
+        self.product_waits += max(0, ready_cycle - head)
+        if skipped:
+            self._popped = max(head, ready_cycle)
+            return max(self._popped, self._lasts[-1]) + COMPLETION
+        self._popped = max(head + by_task, ready_cycle, self._issued + 1)
         return self._request(self._popped, address, beats) + COMPLETION
 
     def loop(self) -> int:

@@ -5,7 +5,16 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from vitruvius.hwgen.axi.descriptor import Descriptor, Header, Opcode, Space, Target, encode
+from vitruvius.hwgen.axi.descriptor import (
+    DESCRIPTOR_BITS,
+    Descriptor,
+    Header,
+    Opcode,
+    Space,
+    Target,
+    beats_per_word,
+    encode,
+)
 from vitruvius.hwgen.axi.fetch import FetchEngine
 from vitruvius.hwgen.axi.fetch_timeline import FetchTimeline
 from vitruvius.hwgen.axi.onchip import ON_CHIP_MODEL, OnChipMemory
@@ -95,8 +104,9 @@ def test_engines_see_the_memory_model(bench, rng):
     boot = [Descriptor(Opcode.FETCH, Target.WEIGHT, offset=3, beats=300)]
     program = [*boot, Descriptor(Opcode.STOP), *body, Descriptor(Opcode.LOOP)]
     contents = bytearray(rng.randbytes(12288))
-    contents[:64] = Header(MACHINE, 1, len(program), 20).to_bytes()
-    code = b"".join(encode(item).to_bytes(16, "little") for item in program)
+    word = beats_per_word(DESCRIPTOR_BITS, 128) * 16
+    code = b"".join(encode(item).to_bytes(word, "little") for item in program)
+    contents[:64] = Header(MACHINE, 1, len(code) // 16, 20).to_bytes()
     contents[320 : 320 + len(code)] = code
     job = {
         "contents": contents.hex(), "parameters": 0, "images": 4096, "image_pitch": 1024,
@@ -105,7 +115,7 @@ def test_engines_see_the_memory_model(bench, rng):
     seen = bench(Bench(), "bench_onchip", "engines", job)
 
     timeline = FetchTimeline(ON_CHIP_MODEL, port_bits=128, outstanding=4)
-    assert seen["booted"] == timeline.boot(0, 0, 20, len(program), boot)
+    assert seen["booted"] == timeline.boot(0, 0, 20, len(code) // 16, boot)
     counted, ended, words = [], None, []
     for image in range(3):
         for item in body:

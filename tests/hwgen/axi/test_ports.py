@@ -9,7 +9,16 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from vitruvius.hwgen.axi.bus import ReadSignature, WriteSignature, connect_flat, flat_members
-from vitruvius.hwgen.axi.descriptor import Descriptor, Header, Opcode, Space, Target, encode
+from vitruvius.hwgen.axi.descriptor import (
+    DESCRIPTOR_BITS,
+    Descriptor,
+    Header,
+    Opcode,
+    Space,
+    Target,
+    beats_per_word,
+    encode,
+)
 from vitruvius.hwgen.axi.fetch import FetchEngine
 from vitruvius.hwgen.axi.protocol import ProtocolMonitor
 from vitruvius.hwgen.axi.store import ResultStore
@@ -116,7 +125,8 @@ def test_a_foreign_memory_with_random_pauses(bench, rng, port_bits):
     ]  # fmt: skip
     boot = [Descriptor(Opcode.FETCH, Target.WEIGHT, offset=3, beats=50 * per_word)]
     program = [*boot, Descriptor(Opcode.STOP), *body, Descriptor(Opcode.LOOP)]
-    code = b"".join(encode(item).to_bytes(max(16, size), "little") for item in program)
+    word = beats_per_word(DESCRIPTOR_BITS, port_bits) * size
+    code = b"".join(encode(item).to_bytes(word, "little") for item in program)
     contents = bytearray(rng.randbytes(40_960))
     contents[:64] = Header(MACHINE, 1, len(code) // size, 64).to_bytes()
     contents[64 * size : 64 * size + len(code)] = code
