@@ -46,7 +46,7 @@ STEPS: tuple[Step, ...] = (
     Step("unified linear unit", _UNIFIED, 104.3),
     Step("attention order", Techniques(), 34.64),
 )
-"""The paper's ablation of M3ViT-Tiny on a ZCU102 (arXiv 2305.18691, table V)."""
+"""The ablation of M3ViT-Tiny on a ZCU102 (arXiv 2305.18691, table V), as a survey quotes it."""
 
 
 @dataclass(frozen=True)
