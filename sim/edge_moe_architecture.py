@@ -155,8 +155,8 @@ STRUCTURE: tuple[Assumption, ...] = (
         "a port that is asked without pause delivers a beat in w cycles; ports do not slow one "
         "another",
         "",
-        "ours: no measurement of one port found. All of the ZCU102's ports together reach 75 % of its "
-        "memory's peak (Manev et al., FPT 2019), of which a stream of K asks for a quarter",
+        "ours: no measurement of one port found. All of the ZCU102's ports together reach 75 % of "
+        "its memory's peak (Manev et al., FPT 2019), of which a stream of K asks for a quarter",
     ),
     Assumption(
         "K and V are read again for each batch of queries, from one port each",
