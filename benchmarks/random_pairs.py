@@ -1,11 +1,12 @@
 """Random (model, machine) pairs: the Verilog against the golden and against the cycle simulator.
 
     .venv/bin/python benchmarks/random_pairs.py 17        # pair 17 alone
-    .venv/bin/python benchmarks/random_pairs.py 0 50      # pairs 0 to 49
+    .venv/bin/python benchmarks/random_pairs.py 0 70      # pairs 0 to 69
 
-A number says which pair it is, in the tests too. Each pair runs twice: on a memory with a random
-latency, gap and number of pending bursts, where every counter must be as predicted and every tensor
-that rests in a buffer equal; and with random waits on every channel, where the results must be.
+A number says which pair it is, in the tests too; from 52 on the models have mixtures of experts.
+Each pair runs twice: on a memory with a random latency, gap and number of pending bursts, where
+every counter must be as predicted and every tensor that rests in a buffer equal; and with random
+waits on every channel, where the results must be.
 Prints one line for each pair; ends with 1 if one of them is wrong.
 """
 
@@ -26,14 +27,17 @@ from vitruvius.hwgen.core.machine import Buffers, Machine
 from vitruvius.hwgen.core.program import Program
 from vitruvius.models.quantize import quantize
 from vitruvius.models.trace import trace
-from vitruvius.models.zoo.config import VisionTransformerConfig
+from vitruvius.models.zoo.config import Experts, VisionTransformerConfig
 from vitruvius.models.zoo.vit import VisionTransformer
 from vitruvius.sim.cosim import cosimulate
 
-__all__ = ["MODELS_PER_MACHINE", "Pair", "faults", "pair", "random_machine"]
+__all__ = ["DENSE", "MODELS_PER_MACHINE", "Pair", "faults", "pair", "random_machine"]
 
 MODELS_PER_MACHINE = 4
+DENSE = 52
+"""Pairs without experts."""
 _TOKENS, _FEATURES, _RESULTS = 40, 320, 40
+_EXPERTS = 9
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Pair:
 
 def random_machine(number: int) -> Machine:
     """Sizes that divide nothing; a weight buffer that may hold all matrices, or hardly one."""
+    routed = number * MODELS_PER_MACHINE >= DENSE
     draw = random.Random(f"machine {number}")
     rows, cols, depth = draw.randint(1, 6), draw.randint(1, 7), draw.randint(1, 7)
     other = random.Random(f"variant {number}")
@@ -57,7 +62,7 @@ def random_machine(number: int) -> Machine:
         depth=depth,
         port_bits=draw.choice([64, 128, 256, 512]),
         outstanding=draw.randint(1, 6),
-        order=other.choice(["reordered", "reordered", "naive"]),
+        order="reordered" if routed else other.choice(["reordered", "reordered", "naive"]),
         packing=other.random() < 0.3,
         clock_hz=1e8,
         buffers=Buffers(
@@ -70,16 +75,32 @@ def random_machine(number: int) -> Machine:
             residual=16,
             constant=16,
             weight=draw.choice([16, 24, 40, 100, 200]),
-            column=24,
+            column=128 if routed else 24,
             norm_column=16,
             tokens=_TOKENS,
             features=_FEATURES,
-            results=_RESULTS,
-            products=256,
+            results=4096 if routed else _RESULTS,
+            products=512 if routed else 256,
             norms=16,
-            fetches=256,
+            fetches=512 if routed else 256,
+            experts=_EXPERTS if routed else 0,
         ),
     )
+
+
+def _with_experts(draw: random.Random, config: VisionTransformerConfig) -> VisionTransformerConfig:
+    """Experts in place of some MLPs; every other model gives its tokens in place of classes."""
+    count = draw.randint(2, _EXPERTS)
+    experts = Experts(
+        count=count,
+        top_k=draw.randint(1, min(4, count)),
+        hidden_ratio=draw.choice([0.5, 1.0, 2.0] if config.dim > 1 else [1.0]),
+        every=draw.choice([1, min(2, config.depth)]),
+    )
+    update: dict[str, object] = {"experts": experts}
+    if draw.random() < 0.5:
+        update |= {"classes": 0, "final_norm": False}
+    return VisionTransformerConfig.model_validate(config.model_dump() | update)
 
 
 def _config(draw: random.Random) -> VisionTransformerConfig:
@@ -95,7 +116,7 @@ def _config(draw: random.Random) -> VisionTransformerConfig:
         dim=heads * head_dim,
         depth=draw.randint(1, 3),
         heads=heads,
-        mlp_ratio=draw.choice([0.5, 1.0, 2.3, 4.0]),
+        mlp_ratio=max(draw.choice([0.5, 1.0, 2.3, 4.0]), 1 / (heads * head_dim)),
     )
 
 
@@ -104,6 +125,8 @@ def pair(number: int) -> Pair:
     machine = random_machine(number // MODELS_PER_MACHINE)
     draw = random.Random(f"model {number}")
     config = _config(draw)
+    if machine.buffers.experts:
+        config = _with_experts(draw, config)
     torch.manual_seed(number)
     module = VisionTransformer(config).eval()
     with torch.no_grad():

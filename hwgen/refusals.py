@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..errors import VitruviusError
 from ..models.integer_model import IntegerModel, IntegerOperator
+from .units.router import MOST_CHOSEN
 
 __all__ = ["refuse_unknown"]
 
@@ -19,7 +20,10 @@ _WIDTHS = {
     "Select": _CODE_BITS,
     "Embed": _STREAM_BITS,
     "Add": _STREAM_BITS,
+    "Gate": _STREAM_BITS,
+    "Mixture": _STREAM_BITS,
 }
+_STREAM = ("Embed", "Add", "Mixture")
 """Width of the results of every kind but Linear, whose width depends on its reader."""
 
 
@@ -59,10 +63,27 @@ def _reasons(operator: IntegerOperator, model: IntegerModel) -> Iterator[str]:
         yield "Attention with a mask or position bias"
     if kind == "Add":
         stream, branch = (model.operator(name).kind for name in operator.inputs)
-        if stream not in ("Embed", "Add") or branch != "Linear":
+        if stream not in _STREAM or branch != "Linear":
             yield f"Add of {stream} and {branch}, expected the residual stream and a Linear"
-    if operator is model.operators[-1]:
-        yield f"{kind} as the last operator, expected a Linear"
+    if kind == "Mixture":
+        yield from _mixture(operator, model)
+    if kind == "Gate" and int(operator.attributes.get("k", 1)) > MOST_CHOSEN:
+        yield f"Gate of the {operator.attributes['k']} best, expected at most {MOST_CHOSEN}"
+    if operator is model.operators[-1] and kind not in ("Add", "Mixture"):
+        yield f"{kind} as the last operator, expected a Linear or the residual stream"
+
+
+def _mixture(operator: IntegerOperator, model: IntegerModel) -> Iterator[str]:
+    stream, route = (model.operator(name).kind for name in operator.inputs[:2])
+    if stream not in _STREAM or route != "Gate":
+        yield f"Mixture of {stream} and {route}, expected the residual stream and a Gate"
+    for name in operator.inputs[2:]:
+        chain = [model.operator(name)]
+        while len(chain) < 3 and chain[-1].inputs:
+            chain.append(model.operator(chain[-1].inputs[0]))
+        if [item.kind for item in chain] != ["Linear", "Gelu", "Linear"]:
+            kinds = ", ".join(item.kind for item in reversed(chain))
+            yield f"Mixture with an expert of {kinds}, expected Linear, Gelu, Linear"
 
 
 def _linear(operator: IntegerOperator, model: IntegerModel) -> Iterator[str]:
@@ -77,5 +98,5 @@ def _linear(operator: IntegerOperator, model: IntegerModel) -> Iterator[str]:
         if kind == "Attention":
             if operator.bits != _CODE_BITS:
                 yield f"Linear with codes of {operator.bits} bits, expected {_CODE_BITS}"
-        elif kind not in ("Gelu", "Embed", "Add"):
+        elif kind not in ("Gelu", "Embed", "Add", "Gate", "Mixture"):
             yield f"a Linear that {kind} reads"

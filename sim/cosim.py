@@ -25,7 +25,7 @@ from ..hwgen.core.machine import Machine
 from ..hwgen.core.program import Boundary, Program
 from ..hwgen.generate import TOP, verilog_of
 from ..models.integer_model import IntegerOperator
-from .cycle import simulate
+from .cycle import routing_of, simulate
 from .native.build import build_native
 from .native.engine import NativeOutcome, NativeProgress, NativeRun, ScriptRun
 from .native.script import Script
@@ -190,7 +190,8 @@ def cosimulate(
         if 0 < item.product < len(program.steps)
         and (tensors == "all" or (tensors == "blocks" and item.memory is DebugMemory.RESIDUAL))
     ]
-    predicted = simulate(program, images=len(images), memory=memory)
+    routing = routing_of(program, images)
+    predicted = simulate(program, images=len(images), memory=memory, routing=routing)
     session = _Session(program, images, chosen, limit=20 * predicted.cycles + _SPARE_CYCLES)
 
     def tell(state: NativeProgress) -> None:
@@ -312,7 +313,7 @@ class _Session:
         for image in range(len(self.images)):
             codes = layout.results_of(outcome.data["results"][image * layout.result_pitch :])
             logits.append(codes)
-            found += _difference(image, "logits", expected[image : image + 1], [codes])
+            found += _difference(image, "logits", expected[image].reshape(1, -1), [codes])
             for number, boundary in enumerate(self.chosen):
                 got = _tensor(machine, boundary, outcome.data[f"tensor{image}_{number}"])
                 found += _difference(

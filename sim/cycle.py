@@ -10,10 +10,13 @@ are those of the accelerator's registers and must equal them, on a memory with t
 from __future__ import annotations
 
 from collections import Counter as Tally
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..hwgen.axi.fetch_timeline import FetchTimeline
 from ..hwgen.axi.memory_model import DEFAULT_MEMORY, MemoryModel
@@ -26,14 +29,23 @@ from ..hwgen.core.drain_path import COMPLETE, REQUANTIZED
 from ..hwgen.core.image import ParameterImage
 from ..hwgen.core.instruction import Destination, Norm, Product, Source, decode, encode
 from ..hwgen.core.norm_engine import LATE as NORM_LATE
-from ..hwgen.core.product_engine import CONTEXTS, Schedule, schedule
+from ..hwgen.core.product_engine import CONTEXTS, QUEUE_READ, Schedule, schedule
 from ..hwgen.core.program import Program
 from ..hwgen.core.runner import FETCH
 from ..hwgen.units.compute_array import LATENCY as ARRAY_LATENCY
 from ..hwgen.units.layernorm import NormScale
+from ..hwgen.units.router import cycles as router_cycles
 from ..hwgen.units.softmax import Softmax
 
-__all__ = ["CycleReport", "ImageTimes", "ProductTimes", "simulate"]
+__all__ = [
+    "CycleReport",
+    "ImageTimes",
+    "ProductTimes",
+    "Routing",
+    "even_routing",
+    "routing_of",
+    "simulate",
+]
 
 Cycles = NDArray[np.int64]
 _PAST = -(1 << 62)
@@ -43,13 +55,15 @@ _PAST = -(1 << 62)
 class ProductTimes:
     """One product of one image: the cycle in which it began (``go``), those of its first word and
     behind its last step, and the one in which its last row was complete; cycles lost before and in
-    it, by cause. index: of the program's step.
+    it, by cause. index: of the program's step; tokens: its rows, 0 of an expert without tokens,
+    whose product is passed over in the cycle ``go``.
     """
 
     index: int
     name: str
     operator: str
     image: int
+    tokens: int
     go: int
     first: int
     end: int
@@ -75,7 +89,7 @@ class CycleReport:
     """A run of ``images`` images, cycle 0 being the one of the start.
 
     counters: name of a register -> predicted value. begun: the first cycle in which the programs
-    run; booted: whether everything was loaded before the start.
+    run; booted: whether everything was loaded before the start. routing: of each image.
     """
 
     program: Program
@@ -87,6 +101,7 @@ class CycleReport:
     counters: dict[str, int]
     begun: int
     booted: bool
+    routing: Sequence[Routing] = ()
 
     @property
     def cycles(self) -> int:
@@ -127,8 +142,42 @@ class CycleReport:
     @property
     def utilisation(self) -> float:
         """Useful products per product that the array could have done in the time."""
-        useful = self.program.macs * len(self.images)
+        useful = sum(item.macs for item in self.products)
         return useful / (self.cycles * self.program.machine.multipliers)
+
+
+Routing = Mapping[str, Sequence[int]]
+"""Tokens in the queue of each expert, by the name of the Gate that chooses them."""
+
+
+def even_routing(program: Program) -> Routing:
+    """Queues of equal lengths, or one more token in the first ones: what is assumed of an image
+    that nobody has looked at.
+    """
+    return {
+        mixture.gate: [
+            mixture.rows // mixture.experts + (index < mixture.rows % mixture.experts)
+            for index in range(mixture.experts)
+        ]
+        for mixture in program.mixtures
+    }
+
+
+def routing_of(program: Program, images: Tensor) -> list[Routing]:
+    """The queues of each of the float ``images`` [n, C, H, W], by the integer model."""
+    if not program.mixtures:
+        return [{} for _ in images]
+    chosen = program.model.routing(images)
+    lengths = {
+        mixture.gate: torch.nn.functional.one_hot(
+            chosen[mixture.gate].experts, mixture.experts
+        ).sum((1, 2))
+        for mixture in program.mixtures
+    }
+    return [
+        {gate: counts[index].tolist() for gate, counts in lengths.items()}
+        for index in range(len(images))
+    ]
 
 
 def simulate(
@@ -137,13 +186,17 @@ def simulate(
     images: int = 1,
     memory: MemoryModel = DEFAULT_MEMORY,
     booted: bool = False,
+    routing: Sequence[Routing] | None = None,
 ) -> CycleReport:
     """The counters of a run of ``images`` images. ``booted``: an earlier run has loaded the program
     and the columns; by default nothing is loaded. Memory on the chip has a timing of its own.
+    ``routing``: of each image, `even_routing` by default.
     """
     if program.machine.memory:
         memory = ON_CHIP_MODEL
-    return _Simulation(program, images, memory, booted).run()
+    if routing is None:
+        routing = [even_routing(program)] * images
+    return _Simulation(program, images, memory, booted, routing).run()
 
 
 @dataclass
@@ -169,8 +222,28 @@ class _Rows:
 
 
 class _Simulation:
-    def __init__(self, program: Program, images: int, memory: MemoryModel, booted: bool) -> None:
+    def __init__(
+        self,
+        program: Program,
+        images: int,
+        memory: MemoryModel,
+        booted: bool,
+        routing: Sequence[Routing],
+    ) -> None:
         machine = program.machine
+        self.routing = routing
+        self.routed: list[int] = []  # the first cycle that shows 1, 2, 3 … tokens routed
+        self.expected = 0  # rows that are drained when all that has begun is
+        self.gates = {index: step.gate for index, step in enumerate(program.steps) if step.gate}
+        # The Gate of each transfer that depends on an expert.
+        readers = {
+            step.instruction.start_threshold: step.gate
+            for step in program.steps
+            if step.instruction.start_wait is Counter.FETCHED
+        }
+        self.fetch_gates = [
+            readers.get(number, "") for number in range(1, len(program.fetches) + 1)
+        ]
         self.program, self.images, self.memory = program, images, memory
         self.booted = booted
         self.rows, self.cols = machine.rows, machine.cols
@@ -220,15 +293,17 @@ class _Simulation:
         valid, idle_from = begun + FETCH, begun + 1
         stored = _PAST
         for image in range(self.images):
-            for index, item in enumerate(self.products):
+            for index, instruction in enumerate(self.products):
                 step = program.steps[index]
+                tokens = self._tokens(instruction, index, image)
+                item = replace(instruction, tokens=tokens)
                 lost: dict[str, int] = {}
                 ready = max(valid, idle_from)
                 lost["SWITCH_CYCLES"] = max(0, valid - idle_from) + 1
                 free = completes[-CONTEXTS] if len(completes) >= CONTEXTS else _PAST
                 go = max(ready, free)
                 lost["WAIT_CONTEXT"] = go - ready
-                if item.destination is Destination.RESULT:
+                if item.results:
                     before = go
                     go = max(go, stored)
                     lost["WAIT_STORE"] = go - before
@@ -237,6 +312,20 @@ class _Simulation:
                     cause = f"WAIT_{item.start_wait.name}"
                     lost[cause] = lost.get(cause, 0) + max(0, int(at) - go)
                     go = max(go, int(at))
+                if not tokens:
+                    self.issued.append(go + 1)
+                    if item.final:
+                        ready_at = max(go + 1, completes[-1])
+                    times.append(
+                        ProductTimes(
+                            index, step.name, step.operator, image, 0, go, go, go + 1, go + 1, 0, 0,
+                            0, lost,
+                        )
+                    )  # fmt: skip
+                    self.events.update(lost)
+                    idle_from = go + 1
+                    valid = go + FETCH * (1 if index + 1 < len(self.products) else 2)
+                    continue
                 first, end, complete, waited = self._product(item, go, image)
                 if waited:
                     cause = f"WAIT_{item.row_wait.name}"
@@ -244,18 +333,20 @@ class _Simulation:
                 completes.append(complete)
                 self.issued.append(end)
                 plan = self._schedule(item)
-                padding = plan.steps * plan.padding
+                padding = plan.steps * plan.padding + QUEUE_READ * (item.expert > 0)
+                macs = step.macs * tokens if step.gate else step.macs
                 times.append(
                     ProductTimes(
-                        index, step.name, step.operator, image, go, first, end, complete, step.macs,
-                        plan.steps * item.words, padding, lost,
+                        index, step.name, step.operator, image, tokens, go, first, end, complete,
+                        macs, plan.steps * item.words, padding, lost,
                     )
                 )  # fmt: skip
+                if item.final:
+                    # The pulse that they are complete comes a cycle before the counter shows it.
+                    ready_at = complete - 1
                 self._tally(item, plan.steps, lost, padding)
                 idle_from = end
                 valid = go + FETCH * (1 if index + 1 < len(self.products) else 2)
-            # The pulse that the results are complete comes a cycle before the counter shows it.
-            ready_at = completes[-1] - 1
             stored = store.store(
                 ready_at, layout.results + image * layout.result_pitch, program.results
             )
@@ -276,7 +367,7 @@ class _Simulation:
         }
         return CycleReport(
             program, self.memory, tuple(times), tuple(self.norm_spans), tuple(self.fetch_spans),
-            tuple(images), counters, begun, self.booted,
+            tuple(images), counters, begun, self.booted, tuple(self.routing),
         )  # fmt: skip
 
     # -- what is waited for -----------------------------------------------------------------------
@@ -311,6 +402,7 @@ class _Simulation:
         """
         rows = self.rows
         plan = self._schedule(item)
+        go += QUEUE_READ * (item.expert > 0)
         index = np.arange(item.tokens)
         slot = index % rows
         load_step = index // rows * plan.period + slot * plan.skew
@@ -318,7 +410,10 @@ class _Simulation:
         if item.row_wait is Counter.NONE:
             delay = np.zeros(item.tokens, dtype=np.int64)
         else:
-            at = self._when(item.row_wait, item.row_threshold, image, item.tokens, item.row_step)
+            threshold = item.row_threshold
+            if item.relative:
+                threshold = self.expected - item.tokens + 1 - image * self.totals[Counter.DRAINED]
+            at = self._when(item.row_wait, threshold, image, item.tokens, item.row_step)
             delay = np.maximum.accumulate(np.maximum(at - start, 0))
         finish_step = load_step + item.tiles - 1
         # A step is as late as the last row that was read before it or in it.
@@ -326,8 +421,12 @@ class _Simulation:
         issued = (finish_step + 1) * plan.step_cycles + go + late
         drained = issued + 1 + ARRAY_LATENCY + slot
         self.counts[Counter.DRAINED].add(drained + COMPLETE + 1)
-        if item.destination is Destination.SCORE:
-            self._weigh(drained + REQUANTIZED, item.tiles)
+        self.expected += item.tokens
+        if item.destination in (Destination.SCORE, Destination.GATE):
+            scales = self._weigh(drained + REQUANTIZED, item.tiles)
+            if item.destination is Destination.GATE:
+                routed = router_cycles(scales.tolist(), tiles=item.tiles, top=item.top)
+                self.routed += [cycle + 1 for cycle in routed]
         end = go + 1 + plan.issue_cycles + int(delay[-1])
         began = int(delay[np.searchsorted(load_step, 0, side="right") - 1]) + int(start[0])
         return began, end, int(drained[-1]) + COMPLETE + 1, int(delay[-1])
@@ -339,17 +438,28 @@ class _Simulation:
             words=item.words,
             rows=self.rows,
             order=self.program.machine.order,
+            queued=item.expert > 0,
         )
 
-    def _weigh(self, arrivals: Cycles, tiles: int) -> None:
-        """Rows whose last scores arrive at the softmax in these cycles."""
+    def _weigh(self, arrivals: Cycles, tiles: int) -> Cycles:
+        """Rows whose last scores arrive at the softmax in these cycles; returns when their scales
+        leave it.
+        """
         index = np.arange(len(arrivals)) * tiles
         earliest = arrivals + Softmax.START
         earliest[0] = max(int(earliest[0]), self.weigher_free)
         first = np.maximum.accumulate(earliest - index) + index
         self.weigher_free = int(first[-1]) + tiles
-        self.counts[Counter.WEIGHED].add(first + tiles - 1 + Softmax.SCALE + 1)
+        scales = first + tiles - 1 + Softmax.SCALE
+        self.counts[Counter.WEIGHED].add(scales + 1)
         self.events["SOFTMAX_CHUNKS"] += tiles * len(arrivals)
+        return scales
+
+    def _tokens(self, item: Product, index: int, image: int) -> int:
+        """Rows of a product in this image."""
+        if not item.expert:
+            return item.tokens
+        return self.routing[image][self.gates[index]][item.expert - 1]
 
     def _norm(self) -> None:
         """The next instruction of the norm engine."""
@@ -361,7 +471,9 @@ class _Simulation:
             self.norm_free,
             int(self._when(Counter.ISSUED, item.start_threshold, image, 1, 0)[0]),
         )
-        at = self._when(Counter.DRAINED, item.row_threshold, image, item.tokens, 1).tolist()
+        at = self._when(
+            Counter.DRAINED, item.row_threshold, image, item.tokens, item.row_step
+        ).tolist()
         scale = NormScale.cycles()
         offered, taken = start, _PAST
         complete = np.empty(item.tokens, dtype=np.int64)
@@ -392,7 +504,12 @@ class _Simulation:
                 ready = self.issued[absolute - 1]
         address, beats = self.layout.place(fetch, image)
         began = self.fetched[-1] if self.fetched else 0
-        self.fetched.append(self.timeline.fetch(ready, address, beats))
+        skipped = False
+        if fetch.expert:
+            skipped = not self.routing[image][self.fetch_gates[index]][fetch.expert - 1]
+            tokens = fetch.routed + image * self.totals[Counter.ROUTED]
+            ready = max(ready, self.routed[tokens - 1])
+        self.fetched.append(self.timeline.fetch(ready, address, beats, skipped=skipped))
         self.fetch_spans.append((max(ready, began), self.fetched[-1]))
         self.fetch_at += 1
         if self.fetch_at == len(self.program.fetches):

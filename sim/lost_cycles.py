@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from ..hwgen.core.product_engine import schedule
@@ -113,10 +113,17 @@ def lost_cycles(report: CycleReport) -> LostCycles:
 def lost_in_product(report: CycleReport, times: ProductTimes) -> dict[str, Fraction]:
     """The parts of the cycles from the end of the product before to the end of this one."""
     machine = report.program.machine
-    item = report.program.steps[times.index].instruction
+    item = replace(report.program.steps[times.index].instruction, tokens=times.tokens)
+    if not item.tokens:
+        return {_WAITS[name]: Fraction(cycles) for name, cycles in times.lost.items()}
     rows, cols = machine.rows, machine.cols
     plan = schedule(
-        tokens=item.tokens, tiles=item.tiles, words=item.words, rows=rows, order=machine.order
+        tokens=item.tokens,
+        tiles=item.tiles,
+        words=item.words,
+        rows=rows,
+        order=machine.order,
+        queued=item.expert > 0,
     )
     groups = item.tiles // item.group_tiles
     outputs = groups * ((item.group_tiles - 1) * cols + item.last_count)

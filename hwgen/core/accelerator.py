@@ -77,6 +77,7 @@ class Accelerator(wiring.Component):
             },
             machine_digest=digest,
             outstanding=machine.outstanding,
+            experts=machine.buffers.experts,
         )
         m.submodules.store = store = ResultStore(
             port_bits=machine.port_bits, cols=machine.cols, rows=machine.result_words
@@ -141,6 +142,13 @@ class Accelerator(wiring.Component):
         with m.If(start):
             m.d.sync += [running.eq(1), armed.eq(1), done.eq(0), stored.eq(0)]
 
+        if machine.buffers.experts:
+            m.d.comb += [
+                fetch.routed.eq(core.routed),
+                fetch.queue_used.eq(core.queue_used),
+                fetch.task.eq(control.task),
+                core.task.eq(control.task),
+            ]
         m.d.comb += [
             fetch.start.eq(start),
             fetch.soft_reset.eq(control.soft_reset),

@@ -21,8 +21,11 @@ class AttentionBuffer(wiring.Component):
     heads. ``word`` -> ``data`` (``depth`` weights, for each of ``machine.loads``) and ``token``
     -> ``mantissa``, ``length`` one cycle later. ``row_complete``: a pulse in the cycle in which the
     last part of a row is written. ``chunk_valid``: a chunk of weights leaves the softmax.
+    With ``row_complete`` come the row (``scale_row``) and its reciprocal sum (``scale_mantissa``,
+    ``scale_length``).
     ``start``: scores of ``tiles`` chunks a row follow, the last with ``last_count`` of them, and
-    go to rows that lie ``pitch`` apart; constant while rows are inside.
+    go to rows that lie ``pitch`` apart; constant while rows are inside. With ``gate`` they are a
+    gate's (``routing`` from then on): no weights are kept.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -31,6 +34,7 @@ class AttentionBuffer(wiring.Component):
         super().__init__(
             {
                 "start": In(1),
+                "gate": In(1),
                 "tiles": In(12),
                 "last_count": In(8),
                 "pitch": In(16),
@@ -55,6 +59,10 @@ class AttentionBuffer(wiring.Component):
                 "token": In(12),
                 "mantissa": Out(16),
                 "length": Out(5),
+                "routing": Out(1),
+                "scale_row": Out(range(machine.row_indices)),
+                "scale_mantissa": Out(16),
+                "scale_length": Out(5),
             }
         )
 
@@ -68,6 +76,7 @@ class AttentionBuffer(wiring.Component):
                 tiles.eq(self.tiles),
                 last_count.eq(self.last_count),
                 pitch.eq(self.pitch),
+                self.routing.eq(self.gate),
             ]
         m.submodules.softmax = softmax = Softmax(
             slots=machine.rows,
@@ -87,6 +96,9 @@ class AttentionBuffer(wiring.Component):
             softmax.last_count.eq(last_count),
             self.row_complete.eq(softmax.scale_valid),
             self.chunk_valid.eq(softmax.weights_valid),
+            self.scale_row.eq(softmax.scale_row),
+            self.scale_mantissa.eq(softmax.mantissa),
+            self.scale_length.eq(softmax.length),
         ]
         m.d.comb += [softmax.scores[lane].eq(self.write.chunk[lane]) for lane in range(cols)]
 
@@ -116,7 +128,7 @@ class AttentionBuffer(wiring.Component):
                 row.eq(here_row + (lane_after >= lanes)),
             ]
         m.d.sync += [
-            aligner.valid.eq(softmax.weights_valid),
+            aligner.valid.eq(softmax.weights_valid & ~self.routing),
             aligner.row.eq(softmax.weights_row * pitch + here_row),
             aligner.lane.eq(here_lane),
             aligner.count.eq(Mux(softmax.weights_tile == tiles - 1, last_count, cols)),

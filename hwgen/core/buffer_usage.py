@@ -9,7 +9,7 @@ __all__ = ["buffer_usage"]
 
 
 def buffer_usage(draft: Draft, *, results: int, fetches: int) -> tuple[Usage, ...]:
-    """One entry for each buffer, for what ``draft`` holds, ``results`` logits and ``fetches``
+    """One entry for each buffer, for what ``draft`` holds, ``results`` results and ``fetches``
     transfers for an image.
     """
     machine, buffers = draft.machine, draft.machine.buffers
@@ -42,6 +42,7 @@ def buffer_usage(draft: Draft, *, results: int, fetches: int) -> tuple[Usage, ..
         Usage("tokens", need("tokens"), buffers.tokens, "tokens"),
         Usage("features", need("features"), machine.slot_words * depth, "elements"),
         Usage("results", results, buffers.results, "elements"),
+        Usage("experts", need("experts"), buffers.experts, "experts"),
         # with the LOOP
         Usage("products", len(draft.steps) + 1, buffers.products, "instructions"),
         Usage("norms", len(draft.norms) + 1, buffers.norms, "instructions"),

@@ -21,6 +21,7 @@ from .draft import Draft, Ready
 from .instruction import Source
 from .linear_steps import add, attention_operand, embed, gelu, result
 from .machine import Machine, load_machine, machine_names
+from .mixture_steps import expert_operators, gate, mixture
 from .norm_steps import layernorm, select
 from .program import Fetch, Program, Usage, check
 from .weight_placement import place_matrices
@@ -82,7 +83,9 @@ def _image(draft: Draft, operator: IntegerOperator) -> None:
 
 
 def _linear(draft: Draft, operator: IntegerOperator) -> None:
-    """As the operator that reads it wants it."""
+    """As the operator that reads it wants it; those of an expert are for its Mixture to make."""
+    if operator.name in draft.of_experts:
+        return
     readers = draft.readers[operator.name]
     if not readers:
         result(draft, operator)
@@ -90,6 +93,10 @@ def _linear(draft: Draft, operator: IntegerOperator) -> None:
     product = OPERATORS[readers[0].kind].of_linear
     assert product is not None and len(readers) == 1  # otherwise `refuse_unknown` refuses it
     product(draft, operator, readers[0])
+
+
+def _by_mixture(draft: Draft, operator: IntegerOperator, reader: IntegerOperator) -> None:
+    """Nothing: the Mixture ``reader`` makes the steps of its experts."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,9 @@ OPERATORS: Mapping[str, Compiled] = {
     "Gelu": Compiled(of_linear=gelu),
     "Embed": Compiled(of_linear=embed),
     "Add": Compiled(of_linear=add),
+    # The Gate stands in the router, what its scores become in the steps of the Mixture.
+    "Gate": Compiled(of_linear=gate),
+    "Mixture": Compiled(mixture, of_linear=_by_mixture),
 }
 """Every kind of integer operator that has a step."""
 
@@ -124,7 +134,7 @@ OPERATORS: Mapping[str, Compiled] = {
 
 def _compiled(model: IntegerModel, machine: Machine) -> Program:
     """The Program, whether it fits or not."""
-    draft = Draft(model, machine)
+    draft = Draft(model, machine, expert_operators(model))
     done: set[str] = set()
     for operator in model.operators:
         steps = OPERATORS[operator.kind].steps
@@ -137,7 +147,8 @@ def _compiled(model: IntegerModel, machine: Machine) -> Program:
     fetches = _fetch(draft)
     image = draft.places[model.operators[0].name]
     features = model.operators[0].output[1]
-    results = model.operators[-1].output[1]
+    tokens, features_out = model.operators[-1].output
+    results = max(step.instruction.results for step in draft.steps)
     return Program(
         model=model,
         machine=machine,
@@ -153,6 +164,10 @@ def _compiled(model: IntegerModel, machine: Machine) -> Program:
         image_words=ceil_div(features, machine.depth),
         image_features=features,
         results=results,
+        result_tokens=tokens,
+        result_features=features_out,
+        totals={**draft.counts, Counter.FETCHED: len(fetches)},
+        mixtures=tuple(draft.mixtures),
         boundaries=tuple(draft.boundaries),
         usage=buffer_usage(draft, results=results, fetches=len(fetches)),
     )
@@ -180,7 +195,15 @@ def _fetch(draft: Draft) -> tuple[Fetch, ...]:
     fetches: list[Fetch] = []
     for matrix, place in zip(draft.matrices, places, strict=True):
         fetches.append(
-            Fetch(Target.WEIGHT, matrix.source, matrix.words, place.start, place.threshold)
+            Fetch(
+                Target.WEIGHT,
+                matrix.source,
+                matrix.words,
+                place.start,
+                place.threshold,
+                matrix.expert,
+                matrix.routed if matrix.expert else 0,
+            )
         )
         if len(fetches) == 1:
             free = matrix.product + 1 - products  # once the image before is read

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from amaranth.hdl import Array, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from ...models.integer.gate import GATE_FRACTION
 from ..delay import delayed
 from ..lane_memory import LaneAligner, LaneMemory, write_copies
 from ..ram import Ram
 from ..units.compute_array import ComputeArray
+from ..units.requantize import Requantizer
+from ..units.router import Router
 from ..units.tree import summed
 from .attention_buffer import AttentionBuffer
 from .counters import COUNTER_BITS, Counter
@@ -122,7 +125,8 @@ class Core(wiring.Component):
     run, images : In; a pulse that starts a run of so many images
     write : In, a word for one of the memories of `Target` (``enable`` has one bit each)
     fetched : In, transfers from memory that are complete (counter)
-    issued : Out, products issued (counter)
+    issued : Out, products issued (counter); routed : Out, tokens routed (counter)
+    queue_used : Out, which experts have tokens; task : In, whose gates are used
     results_ready : Out, a pulse: an image's results stand in the result memory
     hold : In, results are still being sent: they may not be overwritten
     results : Out, how many there are
@@ -151,8 +155,11 @@ class Core(wiring.Component):
                         }
                     )
                 ),
+                "task": In(8),
                 "fetched": In(COUNTER_BITS),
                 "issued": Out(COUNTER_BITS),
+                "routed": Out(COUNTER_BITS),
+                "queue_used": Out(max(1, machine.buffers.experts)),
                 "results_ready": Out(1),
                 "hold": In(1),
                 "results": Out(24),
@@ -206,6 +213,8 @@ class Core(wiring.Component):
             product.counts[Counter.NORMALISED].eq(normalised),
             product.counts[Counter.FETCHED].eq(self.fetched),
             product.counts[Counter.ISSUED].eq(product.issued),
+            product.counts[Counter.ROUTED].eq(self.routed),
+            product.task.eq(self.task),
             product.run.eq(self.run),
             product.images.eq(self.images),
             product.drained.eq(drain.product_complete),
@@ -217,7 +226,7 @@ class Core(wiring.Component):
             norm.drained.eq(drained),
             norm.issued.eq(product.issued),
             self.issued.eq(product.issued),
-            self.results_ready.eq(drain.final),
+            self.results_ready.eq(drain.final | product.final_skipped),
             self.finished.eq(product.finished),
             self.paused.eq(product.paused & norm.quiet),
             self.product.eq(product.product),
@@ -325,25 +334,43 @@ class Core(wiring.Component):
             drain.column.as_value().eq(columns.read_data),
         ]
 
-        # Residual stream: read-modify-write by RESIDUAL and EMBED, read by the norm engine.
+        # Residual stream: read-modify-write by RESIDUAL and EMBED, read by the norm engine. Experts
+        # add shares; then all of it happens as much later as scaling takes.
         wide = drain.wide
+        scaling = Requantizer.LATENCY if machine.buffers.experts else 0
+
+        def late(signal: Signal, name: str, more: int = 0) -> Signal:
+            return delayed(m, signal, scaling + more, name=name)
+
         embedding = Signal()
+        residual_row = late(drain.residual_row, "residual_row")
         m.d.comb += [
-            constants.read_address.eq(drain.residual_row),
-            residual.add_row.eq(drain.residual_row),
+            constants.read_address.eq(residual_row),
+            residual.add_row.eq(residual_row),
             residual.read_row.eq(Mux(resting, debug_word, norm.residual_row)),
             residual.token.eq(norm.token),
             norm.moments.eq(residual.moments),
             norm.chunk.eq(residual.chunk),
-            embedding.eq(wide.destination == Destination.EMBED),
+            embedding.eq(late(wide.destination, "add_destination") == Destination.EMBED),
         ]
+        shares = []
+        scaled = late(wide.scaled, "scaled")
+        for lane in range(cols):
+            share = late(wide.chunk[lane], f"unscaled{lane}")
+            if scaling:
+                m.submodules[f"share{lane}"] = unit = Requantizer(accumulator_bits=16, out_bits=16)
+                m.d.comb += [
+                    unit.accumulator.eq(wide.chunk[lane]),
+                    unit.multiplier.eq(wide.weight),
+                    unit.shift.eq(GATE_FRACTION),
+                ]
+                share = Mux(scaled, unit.result, share)
+            shares.append(share)
         addend = data.View(residual.addend.shape(), constants.read_data)
         sums = Signal(data.ArrayLayout(signed(16), cols))
         for lane in range(cols):
             total = Signal(signed(17), name=f"total{lane}")
-            m.d.comb += total.eq(
-                Mux(embedding, addend[lane], residual.addend[lane]) + wide.chunk[lane]
-            )
+            m.d.comb += total.eq(Mux(embedding, addend[lane], residual.addend[lane]) + shares[lane])
             with m.If(total > 32767):
                 m.d.sync += sums[lane].eq(32767)
             with m.Elif(total < -32768):
@@ -351,19 +378,25 @@ class Core(wiring.Component):
             with m.Else():
                 m.d.sync += sums[lane].eq(total)
         adding = Signal()
-        m.d.comb += adding.eq(wide.valid & (embedding | (wide.destination == Destination.RESIDUAL)))
+        stream = (wide.destination == Destination.EMBED) | (
+            wide.destination == Destination.RESIDUAL
+        )
+        m.d.comb += adding.eq(wide.valid & stream)
         write = residual.write
-        m.d.comb += [write.valid.eq(delayed(m, adding, 1, name="adding")), write.chunk.eq(sums)]
+        m.d.comb += [write.valid.eq(late(adding, "adding", 1)), write.chunk.eq(sums)]
         for name in ("row", "slot", "token", "count", "accumulate", "first", "last"):
-            late = delayed(m, getattr(wide, name), 1, name=f"added_{name}")
-            m.d.comb += getattr(write, name).eq(late)
+            m.d.comb += getattr(write, name).eq(late(getattr(wide, name), f"added_{name}", 1))
 
-        # Scores. The product that is begun says how its rows lie.
+        # Scores, of attention and of gates. The product that is begun says how its rows lie.
+        to_router = wide.destination == Destination.GATE
+        gate = product.instruction.destination == Destination.GATE
+        scores = gate | (product.instruction.destination == Destination.SCORE)
         m.d.comb += [
-            attention.write.valid.eq(wide.valid & (wide.destination == Destination.SCORE)),
-            attention.start.eq(
-                product.load_first.any() & (product.instruction.destination == Destination.SCORE)
+            attention.write.valid.eq(
+                wide.valid & (to_router | (wide.destination == Destination.SCORE))
             ),
+            attention.start.eq(product.opening & scores),
+            attention.gate.eq(gate),
             attention.tiles.eq(product.instruction.tiles),
             attention.last_count.eq(product.instruction.last_count),
             attention.pitch.eq(product.instruction.dst_stride),
@@ -371,14 +404,20 @@ class Core(wiring.Component):
         for name in ("slot", "token", "tile", "count", "first", "last", "chunk"):
             m.d.comb += getattr(attention.write, name).eq(getattr(wide, name))
 
-        # Results. The product that makes them says how many there are.
-        resulting = product.instruction.destination == Destination.RESULT
-        with m.If(product.load_first.any() & resulting):
+        if machine.buffers.experts:
+            self._route(m, product, attention, wide.valid & to_router)
+
+        # Results: codes, or rows of the stream. The product that makes them says how many.
+        of_stream = Signal()
+        m.d.comb += of_stream.eq(write.valid & late(wide.results, "result", 1))
+        with m.If(product.opening & (product.instruction.results != 0)):
             m.d.sync += self.results.eq(product.instruction.results)
         m.d.comb += [
-            results.write_enable.eq(wide.valid & (wide.destination == Destination.RESULT)),
-            results.write_address.eq(wide.row),
-            results.write_data.eq(wide.chunk.as_value()),
+            results.write_enable.eq(
+                of_stream | (wide.valid & (wide.destination == Destination.RESULT))
+            ),
+            results.write_address.eq(Mux(of_stream, write.row, wide.row)),
+            results.write_data.eq(Mux(of_stream, write.chunk.as_value(), wide.chunk.as_value())),
             results.read_address.eq(self.result_row),
             results.read_enable.eq(self.result_enable),
             self.result_chunk.eq(results.read_data),
@@ -468,3 +507,43 @@ class Core(wiring.Component):
             Array(windows[source].as_value() for source in DebugMemory)[self.debug_memory]
         )
         return m
+
+    def _route(
+        self, m: Module, product: ProductEngine, attention: AttentionBuffer, valid: Value
+    ) -> None:
+        """The router: from a gate's scores, ``valid`` in the drain path, to the queues."""
+        machine = self.machine
+        wide = m.submodules.drain_path.wide
+        experts = machine.buffers.experts
+        m.submodules.router = router = Router(
+            lanes=machine.cols, experts=experts, tokens=machine.token_slots
+        )
+        instruction = product.instruction
+        begin = product.opening & (instruction.destination == Destination.GATE)
+        with m.If(begin):
+            m.d.sync += [
+                router.tiles.eq(instruction.tiles),
+                router.last_count.eq(instruction.last_count),
+                router.top.eq(instruction.top),
+            ]
+        with m.If(self.clear):
+            m.d.sync += self.routed.eq(0)
+        with m.Elif(router.routed):
+            m.d.sync += self.routed.eq(self.routed + 1)
+        m.d.comb += [
+            router.clear.eq(begin),
+            router.valid.eq(valid),
+            router.row.eq(wide.token),
+            router.tile.eq(wide.tile),
+            router.scores.eq(wide.chunk),
+            router.scale_valid.eq(attention.row_complete & attention.routing),
+            router.scale_row.eq(attention.scale_row),
+            router.mantissa.eq(attention.scale_mantissa),
+            router.length.eq(attention.scale_length),
+            router.read_expert.eq(product.queue_expert),
+            router.read_index.eq(product.queue_index),
+            product.queue_token.eq(router.read_token),
+            product.queue_weight.eq(router.read_weight),
+            product.length.eq(router.lengths[product.length_expert]),
+            self.queue_used.eq(Cat(router.lengths[index] != 0 for index in range(experts))),
+        ]

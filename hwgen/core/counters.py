@@ -25,7 +25,9 @@ class Counter(IntEnum):
     FETCHED = 4
     """Transfers from memory that are complete, those of the boot left out."""
     ISSUED = 5
-    """Products of which every word has been read."""
+    """Products of which every word has been read, or that had no rows."""
+    ROUTED = 6
+    """Tokens that stand in the queues of their experts."""
 
 
 def reached(count: Value, threshold: Value) -> Value:

@@ -6,8 +6,10 @@ it where its operands lie and when they can be read.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from ...errors import VitruviusError
 from ...models.integer_model import IntegerModel, IntegerOperator
 from ..placement import Arena, Rows, ceil_div
 from .core import DebugMemory
@@ -15,7 +17,7 @@ from .counters import Counter, modular
 from .instruction import Destination, Norm, Product, Source
 from .machine import Machine
 from .packing import Packing
-from .program import Boundary, NormStep, Step
+from .program import Boundary, Mixture, NormStep, Step
 from .weight_placement import Matrix
 
 __all__ = ["Draft", "Ready", "waiting"]
@@ -24,12 +26,14 @@ __all__ = ["Draft", "Ready", "waiting"]
 @dataclass(frozen=True)
 class Ready:
     """When rows of a tensor can be read, and from where: row t once ``counter`` has come to
-    ``first`` + t. FETCHED says that whoever starts the product waits for all rows.
+    ``first`` + t, or every row once it has come to ``first`` if they come ``together``. FETCHED
+    says that whoever starts the product waits for all rows.
     """
 
     counter: Counter
     first: int
     source: Source
+    together: bool = False
 
 
 def waiting(item: Product, ready: Ready) -> Product:
@@ -41,21 +45,24 @@ def waiting(item: Product, ready: Ready) -> Product:
         a_source=ready.source,
         row_wait=ready.counter,
         row_threshold=modular(ready.first),
-        row_step=1,
+        row_step=int(not ready.together),
     )
 
 
 class Draft:
     """What is compiled so far of ``model`` on ``machine``.
 
-    steps, norms, columns, norm_columns, constants, boundaries: as in a Program. matrices: those of
-    the steps, in order, not placed yet. packing: the weights. places, ready: where the rows of an
-    operator's result lie, and when they can be read. counts: of every counter, behind the last
-    step. needs: the most that was asked of a buffer. readers: operators that read an operator.
-    normal_readers: products issued once the rows of the last normalisation are read.
+    steps, norms, columns, norm_columns, constants, boundaries, mixtures: as in a Program. matrices:
+    those of the steps, in order, not placed yet. packing: the weights. places, ready: where the
+    rows of an operator's result lie, and when they can be read. counts: of every counter, behind
+    the last step. needs: the most that was asked of a buffer. readers: operators that read an
+    operator. of_experts: Linears whose steps a Mixture makes. normal_readers: products issued once
+    the rows of the last normalisation are read.
     """
 
-    def __init__(self, model: IntegerModel, machine: Machine) -> None:
+    def __init__(
+        self, model: IntegerModel, machine: Machine, of_experts: Collection[str] = ()
+    ) -> None:
         self.model = model
         self.machine = machine
         self.steps: list[Step] = []
@@ -66,12 +73,14 @@ class Draft:
         self.norm_columns: list[int] = []
         self.constants: list[int] = []
         self.boundaries: list[Boundary] = []
+        self.mixtures: list[Mixture] = []
         self.arena = Arena()
         self.places: dict[str, Rows] = {}
         self.ready: dict[str, Ready] = {}
         self.counts = dict.fromkeys(Counter, 0)
         self.needs: dict[str, int] = {}
         self.normal_readers = 0
+        self.of_experts = of_experts
         self.readers = {
             operator.name: [reader for reader in model.operators if operator.name in reader.inputs]
             for operator in model.operators
@@ -124,17 +133,45 @@ class Draft:
 
     # -- steps ------------------------------------------------------------------------------------
 
-    def product(self, name: str, operator: IntegerOperator, item: Product, macs: int) -> Ready:
-        """Appends a product; says when its rows can be read, should they go to a token row."""
+    def product(
+        self, name: str, operator: IntegerOperator, item: Product, macs: int, gate: str = ""
+    ) -> Ready:
+        """Appends a product; says when its rows can be read, should they go to a token row. gate:
+        the Gate that says how many rows there are; then ``macs`` are those of one.
+        """
         first = self.counts[Counter.DRAINED] + 1
-        self.steps.append(Step(name, operator.name, item, macs))
-        self.counts[Counter.DRAINED] += item.tokens
+        self.steps.append(Step(name, operator.name, item, macs, gate))
+        if not item.expert:
+            self.counts[Counter.DRAINED] += item.tokens
         self.counts[Counter.ISSUED] += 1
-        if item.destination is Destination.SCORE:
+        if item.destination in (Destination.SCORE, Destination.GATE):
             self.counts[Counter.WEIGHED] += item.tokens
+        if item.destination is Destination.GATE:
+            self.counts[Counter.ROUTED] += item.tokens
         if item.a_source is Source.NORMAL:
             self.normal_readers = self.counts[Counter.ISSUED]
         return Ready(Counter.DRAINED, first, Source.TOKEN)
+
+    def queued_rows(self, gate: IntegerOperator, begun: int) -> None:
+        """The steps from number ``begun`` on are those of the experts that ``gate`` chooses. How
+        many rows each has is not known, but how many all of them drain.
+
+        Raises VitruviusError if experts come in unequal numbers of parts.
+        """
+        tokens, experts = gate.output
+        steps = self.steps[begun:]
+        parts = {
+            sum(step.instruction.expert == index + 1 for step in steps) for index in range(experts)
+        }
+        if len(parts) > 1:
+            raise VitruviusError(
+                f"{self.model.name}: the experts of '{gate.name}' come in {min(parts)} to "
+                f"{max(parts)} parts on machine '{self.machine.name}', expected as many of each: "
+                "a larger weight buffer holds them in fewer"
+            )
+        mixture = Mixture(gate.name, tokens, int(gate.attributes["k"]), experts, parts.pop())
+        self.mixtures.append(mixture)
+        self.counts[Counter.DRAINED] += mixture.drained
 
     def norm(self, operator: IntegerOperator, item: Norm) -> Ready:
         """Appends a normalisation; says when its rows can be read."""

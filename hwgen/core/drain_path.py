@@ -56,7 +56,8 @@ class DrainPath(wiring.Component):
 
     Outputs: ``narrow`` (int8 chunk with destination row, lane, bank) for the int8 destinations;
     ``wide`` (16-bit chunk with destination, slot, token, tile, first, last) for RESIDUAL, EMBED,
-    SCORE and RESULT; ``residual_row`` addresses the chunk to add to one cycle before ``wide`` needs
+    SCORE, GATE and RESULT, with the ``weight`` that it is ``scaled`` by, and whether it is of the
+    ``results``; ``residual_row`` addresses the chunk to add to one cycle before ``wide`` needs
     it. ``row_complete`` and ``product_complete``, with ``final`` (the last product of an image):
     pulses `COMPLETE` cycles after a row's last chunk was at the drain. ``chunk_valid``: a chunk of
     a row is at the drain.
@@ -118,6 +119,9 @@ class DrainPath(wiring.Component):
                             "valid": Out(1),
                             "destination": Out(4),
                             "accumulate": Out(1),
+                            "results": Out(1),
+                            "scaled": Out(1),
+                            "weight": Out(16),
                             "row": Out(24),
                             "slot": Out(range(rows)),
                             "token": Out(12),
@@ -135,7 +139,7 @@ class DrainPath(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         rows, cols, lanes = self.machine.rows, self.machine.cols, self.machine.lanes
-        loads = self.machine.loads
+        loads, routed = self.machine.loads, self.machine.buffers.experts > 0
         contexts = Array(self.contexts[index] for index in range(CONTEXTS))
         to_capture = ARRAY_LATENCY  # memory read, then the array up to its drain registers
 
@@ -170,23 +174,24 @@ class DrainPath(wiring.Component):
         ]
 
         # Stage 0: the row at the drain.
-        control_layout = data.StructLayout(
-            {
-                "valid": unsigned(1),
-                "context": range(CONTEXTS),
-                "destination": unsigned(4),
-                "end": unsigned(1),
-                "slot": range(rows),
-                "token": unsigned(12),
-                "row": unsigned(24),
-                "bank": unsigned(8),
-                "tile": unsigned(12),
-                "lane": range(lanes),
-                "count": range(cols + 1),
-                "first": unsigned(1),
-                "last": unsigned(1),
-            }
-        )
+        fields = {
+            "valid": unsigned(1),
+            "context": range(CONTEXTS),
+            "destination": unsigned(4),
+            "end": unsigned(1),
+            "slot": range(rows),
+            "token": unsigned(12),
+            "row": unsigned(24),
+            "bank": unsigned(8),
+            "tile": unsigned(12),
+            "lane": range(lanes),
+            "count": range(cols + 1),
+            "first": unsigned(1),
+            "last": unsigned(1),
+        }
+        if routed:
+            fields["weight"] = unsigned(16)
+        control_layout = data.StructLayout(fields)
         here = Signal(self.record_layout)
         control = Signal(control_layout)
         by_tile = Signal()
@@ -215,6 +220,8 @@ class DrainPath(wiring.Component):
             self.scale_token.eq(here.token),
             self.chunk_valid.eq(control.valid),
         ]
+        if routed:
+            m.d.comb += control.weight.eq(here.weight)
         first_stage = control
         second_stage = delayed(m, control, 1, name="control_biased")
         control = delayed(m, second_stage, REQUANTIZED - 2, name="control")
@@ -286,10 +293,15 @@ class DrainPath(wiring.Component):
                 | (control.destination == Destination.EMBED)
                 | (control.destination == Destination.SCORE)
                 | (control.destination == Destination.RESULT)
+                | (control.destination == Destination.GATE)
             ),
             self.wide.valid.eq(control.valid & wide_destination),
             self.wide.accumulate.eq(contexts[control.context].accumulate),
+            self.wide.results.eq(contexts[control.context].results != 0),
+            self.wide.scaled.eq(contexts[control.context].scatter),
         ]
+        if routed:
+            m.d.comb += self.wide.weight.eq(control.weight)
         for name in ("destination", "row", "slot", "token", "tile", "count", "first", "last"):
             m.d.comb += getattr(self.wide, name).eq(getattr(control, name))
         m.d.comb += [self.wide.chunk[lane].eq(codes[lane]) for lane in range(cols)]

@@ -106,6 +106,8 @@ class ParameterImage:
             beats=self._beats(fetch),
             destination=fetch.destination,
             threshold=modular(fetch.threshold or 0),
+            expert=fetch.expert,
+            routed_threshold=fetch.routed,
         )
 
     @property
@@ -128,7 +130,11 @@ class ParameterImage:
             whole[position : position + len(data)] = np.frombuffer(data, dtype=np.uint8)
 
         put(0, self.header.to_bytes())
-        loop = Descriptor(words.Opcode.LOOP, threshold=program.totals[Counter.ISSUED])
+        loop = Descriptor(
+            words.Opcode.LOOP,
+            threshold=program.totals[Counter.ISSUED],
+            routed_threshold=program.totals[Counter.ROUTED],
+        )
         stop = Descriptor(words.Opcode.STOP)
         listing = [*self.boot_descriptors, stop, *self.descriptors, loop]
         put(
@@ -157,8 +163,11 @@ class ParameterImage:
         return self._padded(padded.reshape(-1, depth), Target.IMAGE)
 
     def results_of(self, data: bytes) -> list[int]:
-        """The codes of one image's results as they lie in memory."""
-        return np.frombuffer(data, dtype="<i2", count=self.program.results).tolist()
+        """The codes of one image's results, row by row, from the bytes in memory."""
+        program = self.program
+        rows = np.frombuffer(data, dtype="<i2", count=program.results)
+        rows = rows.reshape(program.result_tokens, -1)[:, : program.result_features]
+        return rows.flatten().tolist()
 
     def _padded(self, rows: Tensor, target: Target) -> bytes:
         """Rows of bytes, each filled up to whole beats."""

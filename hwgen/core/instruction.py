@@ -16,6 +16,7 @@ from amaranth.lib import data
 from .counters import COUNTER_BITS, Counter
 
 __all__ = [
+    "EXPERT_BITS",
     "NORM_LAYOUT",
     "PRODUCT_LAYOUT",
     "Destination",
@@ -74,7 +75,12 @@ class Destination(IntEnum):
     """Requantize by the row's reciprocal sum to int8, token buffer."""
     RESULT = 8
     """Bias, requantize to 16 bits, result buffer."""
+    GATE = 9
+    """Bias, requantize to 16-bit scores, softmax and router: into the queues of experts."""
 
+
+EXPERT_BITS = 7
+"""Bits that name an expert, or none."""
 
 PRODUCT_LAYOUT = data.StructLayout(
     {
@@ -110,12 +116,19 @@ PRODUCT_LAYOUT = data.StructLayout(
         "multiplier": unsigned(16),
         "shift": unsigned(6),
         "results": unsigned(17),
+        "expert": unsigned(EXPERT_BITS),
+        "gather": unsigned(1),
+        "scatter": unsigned(1),
+        "relative": unsigned(1),
+        "by_task": unsigned(1),
+        "top": unsigned(3),
     }
 )
 
 NORM_LAYOUT = data.StructLayout(
     {
         "opcode": unsigned(1),
+        "row_step": unsigned(1),
         "row_threshold": unsigned(COUNTER_BITS),
         "start_threshold": unsigned(COUNTER_BITS),
         "tokens": unsigned(12),
@@ -135,8 +148,8 @@ NORM_LAYOUT = data.StructLayout(
 
 @dataclass(frozen=True)
 class Product:
-    """One product. In a LOOP, what one image adds to DRAINED, WEIGHED, NORMALISED and FETCHED
-    stands in a_base, b_base, dst_base and column_base; all else is zero.
+    """One product. In a LOOP, what one image adds to DRAINED, WEIGHED, NORMALISED, FETCHED and
+    ROUTED stands in a_base, b_base, dst_base, column_base and row_threshold; all else is zero.
 
     final: the last one of an image: its results may be sent when it is drained.
     accumulate: row statistics go on from those that an earlier part of the same rows left.
@@ -154,7 +167,14 @@ class Product:
     plus the tile's offset; groups begin `group_stride` rows apart; token % banks selects the bank.
     column_base: first word of the column buffer.
     multiplier, shift: the scalar dyadic factor of SCORE and APPLY, and of GELU's second
-    requantizer. results: of a RESULT, how many there are in all.
+    requantizer. results: how many results there are in all, of a product that makes them: a
+    RESULT, or one whose rows of the residual stream are results too; 0 of any other.
+    expert: 0, or one more than the expert whose queue says which rows there are. If it is empty the
+    product is passed over. gather: the operand's row is the queue's token, not the place in the
+    queue. scatter: the destination's row is, and what is added is scaled by the token's weight.
+    relative: rows wait for those of the product before, which has as many.
+    by_task: the matrices of the tasks lie one behind the other, column_base is that of the first.
+    top: of a GATE, how many experts a token goes to.
     """
 
     opcode: Opcode = Opcode.STEP
@@ -189,6 +209,12 @@ class Product:
     multiplier: int = 0
     shift: int = 0
     results: int = 0
+    expert: int = 0
+    gather: int = 0
+    scatter: int = 0
+    relative: int = 0
+    by_task: int = 0
+    top: int = 0
 
 
 @dataclass(frozen=True)
@@ -198,8 +224,8 @@ class Norm:
     In a LOOP, what one image adds to DRAINED and ISSUED stands in row_threshold and
     start_threshold.
 
-    row_threshold: of DRAINED for the first row, one more for each further row. start_threshold: of
-    ISSUED, before which nothing may be overwritten.
+    row_threshold, row_step: of DRAINED for the first row, row_step more for each further row.
+    start_threshold: of ISSUED, before which nothing may be overwritten.
     tokens, token_base, tiles, last_count: rows, index of the first one, chunks of `cols` in a row,
     valid lanes of the last chunk. a_base: first chunk of the first row in the residual stream.
     dst_base, dst_stride: first row of the destination, rows from token to token.
@@ -208,6 +234,7 @@ class Norm:
     """
 
     opcode: Opcode = Opcode.STEP
+    row_step: int = 1
     row_threshold: int = 0
     start_threshold: int = 0
     tokens: int = 0

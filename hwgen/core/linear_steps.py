@@ -12,6 +12,7 @@ import torch
 from ...models.integer_model import IntegerOperator
 from ..placement import Rows, ceil_div
 from .core import DebugMemory
+from .counters import Counter
 from .draft import Draft, Ready, waiting
 from .instruction import Destination, Product, Source
 from .weight_placement import Matrix, parts
@@ -24,14 +25,15 @@ _TILE_A_ROW = (Destination.VALUE, *_STREAM, Destination.RESULT)
 
 
 def linear_product(
-    draft: Draft, operator: IntegerOperator, item: Product, *, groups: int = 1
+    draft: Draft, operator: IntegerOperator, item: Product, *, groups: int = 1, gate: str = ""
 ) -> Ready:
     """Appends the product of ``operator``, in parts if need be; says when the last part's rows can
     be read.
 
     ``item`` says where the results go (destination, dst_base, dst_stride, group_stride, banks),
     what is made of them (multiplier, shift, results), and how many rows before the operands' are
-    ``void``. ``groups``: of features (heads), each of which begins a new tile.
+    ``void``. ``groups``: of features (heads), each of which begins a new tile. ``gate``: as in a
+    Step, of a product with an expert.
     """
     machine, packing = draft.machine, draft.packing
     source, ready = draft.places[operator.inputs[0]], draft.ready[operator.inputs[0]]
@@ -67,12 +69,16 @@ def linear_product(
             step = replace(waiting(step, drained), a_source=whole.a_source, accumulate=1)
         rows = outputs[part.start : part.stop]
         base, size = packing.weights_of(operator, source, rows, words, row_lanes)
-        draft.matrices.append(Matrix(base, size, len(draft.steps)))
+        draft.matrices.append(
+            Matrix(base, size, len(draft.steps), item.expert, draft.counts[Counter.ROUTED])
+        )
         name = operator.name
         if len(part) < tiles:
             name += f"[{part.start}:{part.stop}]"
         macs = operator.macs * int((rows >= 0).sum()) // features
-        drained = draft.product(name, operator, step, macs)
+        if gate:
+            macs //= tokens
+        drained = draft.product(name, operator, step, macs, gate)
     assert drained is not None
     return drained
 
@@ -84,7 +90,9 @@ def _parts(draft: Draft, whole: Product, tiles: int, groups: int) -> list[range]
     """
     machine = draft.machine
     unit = 1
-    if groups > 1:
+    if whole.destination is Destination.GATE:
+        unit = tiles  # the softmax is over all of a row
+    elif groups > 1:
         unit = whole.group_tiles
     elif whole.destination not in _TILE_A_ROW:
         unit = machine.lanes // math.gcd(machine.lanes, machine.cols)
@@ -204,6 +212,10 @@ def _to_stream(
     tiles = ceil_div(width, draft.machine.cols)
     draft.need("residual", tokens * tiles)
     draft.need("tokens", tokens)
-    item = replace(item, dst_stride=tiles, banks=1)
+    results = 0
+    if reader is draft.model.operators[-1]:
+        results = tokens * tiles * draft.machine.cols
+        draft.need("results", results)
+    item = replace(item, dst_stride=tiles, banks=1, results=results)
     draft.ready[reader.name] = linear_product(draft, operator, item)
     draft.boundary(reader.name, DebugMemory.RESIDUAL, Rows(0, tiles, tokens, 1, width))

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ...errors import VitruviusError, nearest
 from ..units.packed_product import hard_multipliers
@@ -42,6 +42,9 @@ class Buffers(BaseModel):
     products: int = Field(gt=1, le=4096, description="most products of an image")
     norms: int = Field(gt=1, le=1024, description="most normalisations of an image")
     fetches: int = Field(gt=1, le=4096, description="most transfers from memory of an image")
+    experts: int = Field(
+        default=0, ge=0, le=64, description="most experts of a layer; 0: no router is built"
+    )
 
 
 class Machine(BaseModel):
@@ -90,6 +93,12 @@ class Machine(BaseModel):
     def multipliers(self) -> int:
         """int8 products per cycle."""
         return self.rows * self.cols * self.depth
+
+    @model_validator(mode="after")
+    def _routes_in_order(self) -> Machine:
+        if self.order == "naive" and self.buffers.experts:
+            raise ValueError("order naive: expected no experts, whose queues give a row at a time")
+        return self
 
     @property
     def loads(self) -> int:

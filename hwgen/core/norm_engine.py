@@ -142,7 +142,7 @@ class NormEngine(wiring.Component):
                     offering.eq(0),
                     token.eq(token + 1),
                     rows_left.eq(rows_left - 1),
-                    row_threshold.eq(row_threshold + 1),
+                    row_threshold.eq(row_threshold + i.row_step),
                 ]
         with m.Elif(fetch):
             m.d.sync += offering.eq(1)

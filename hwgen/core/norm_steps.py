@@ -27,11 +27,13 @@ def layernorm(draft: Draft, operator: IntegerOperator) -> None:
     tiles = len(draft.packing.outputs(1, width))
     codes = draft.model.layernorm_codes(operator)
     base = len(draft.norm_columns)
+    source = draft.ready[operator.inputs[0]]
     draft.norm_columns += _columns(draft, operator)
     draft.ready[operator.name] = draft.norm(
         operator,
         Norm(
-            row_threshold=modular(draft.ready[operator.inputs[0]].first + first),
+            row_threshold=modular(source.first + (0 if source.together else first)),
+            row_step=int(not source.together),
             # the last product that reads the rows of the normalisation before
             start_threshold=modular(draft.normal_readers),
             tokens=count,

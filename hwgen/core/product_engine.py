@@ -12,20 +12,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..ram import Ram
 from .counters import COUNTER_BITS, Counter, reached
-from .instruction import PRODUCT_LAYOUT, Destination, Product
+from .instruction import EXPERT_BITS, PRODUCT_LAYOUT, Product
 from .machine import Machine, Order
 from .runner import Runner
 
-__all__ = ["CONTEXTS", "SWITCH", "ProductEngine", "Schedule", "schedule", "slot_record"]
+__all__ = [
+    "CONTEXTS",
+    "QUEUE_READ",
+    "SWITCH",
+    "ProductEngine",
+    "Schedule",
+    "schedule",
+    "slot_record",
+]
 
 CONTEXTS = 2
 """Products that can be between their first word and their last written row at the same time."""
+
+QUEUE_READ = 3
+"""Cycles from the place of a row in a queue to its addresses: what a product with an expert takes
+longer to begin, and the least that a step of it takes."""
 
 SWITCH = 1
 """Cycles from the last word of a product to the first of the next that waits for nothing."""
@@ -53,13 +65,20 @@ class Schedule:
 
 
 def schedule(
-    *, tokens: int, tiles: int, words: int, rows: int, order: Order = "reordered"
+    *,
+    tokens: int,
+    tiles: int,
+    words: int,
+    rows: int,
+    order: Order = "reordered",
+    queued: bool = False,
 ) -> Schedule:
     """Steps of a product of ``tokens`` rows with ``tiles`` column tiles on ``rows`` slots.
 
     For tiles >= rows: ``ceil(N / rows) * tiles + (N - 1) % rows`` steps, Edge-MoE's formula; in the
     naive order without the remainder. A step lasts ``words`` cycles, or ``rows`` if the drain needs
-    longer. With fewer tiles than slots a reordered slot waits until all others have begun.
+    longer, or if rows are ``queued`` as many as the next entry of a queue takes. With fewer tiles
+    than slots a reordered slot waits until all others have begun.
 
     >>> schedule(tokens=129, tiles=129, words=24, rows=4).steps
     4257
@@ -68,23 +87,25 @@ def schedule(
     period = max(tiles, rows * skew)
     batches = -(-tokens // rows)
     steps = (batches - 1) * period + (tokens - 1) % rows * skew + tiles
-    step_cycles = max(words, rows, 2)
+    step_cycles = max(words, rows, QUEUE_READ if queued else 2)
     return Schedule(step_cycles, step_cycles - words, period, skew, steps)
 
 
 def slot_record(machine: Machine) -> data.StructLayout:
     """What the drain path knows of the row in a slot: its token, its destination row and bank,
-    whether neither operand nor bias counts, and whether it is the last row of its product.
+    whether neither operand nor bias counts, whether it is the last row of its product, and the
+    weight of what it adds.
     """
-    return data.StructLayout(
-        {
-            "token": unsigned(12),
-            "row": unsigned(24),
-            "bank": range(max(machine.cols, machine.depth)),
-            "void": unsigned(1),
-            "end": unsigned(1),
-        }
-    )
+    fields = {
+        "token": unsigned(12),
+        "row": unsigned(24),
+        "bank": range(max(machine.cols, machine.depth)),
+        "void": unsigned(1),
+        "end": unsigned(1),
+    }
+    if machine.buffers.experts:
+        fields["weight"] = unsigned(16)
+    return data.StructLayout(fields)
 
 
 _ROW = data.StructLayout(
@@ -116,9 +137,14 @@ class ProductEngine(wiring.Component):
     ``partial`` (last word, lanes beyond last_lanes are void). For each of the words that the token
     side can give at once (``machine.loads``): ``load`` (it goes into slot ``load_slot``, or in the
     naive order into the slot of its own number), ``load_void``, its address ``a_word``, and with
-    the first word of a row ``load_first`` and ``record``. ``active``, ``row_first``, ``row_last``
+    the first word of a row ``load_first`` and ``record``. ``opening``: the first word of a product.
+    ``active``, ``row_first``, ``row_last``
     per slot; ``tile``, ``tile_row``, ``tile_lane``, ``tile_count``: destination offset of the tile.
     ``go``: a product begins; ``issued``: counter of products whose words are all issued.
+    ``task``: whose gates are used. ``queue_expert``, ``queue_index`` -> ``queue_token``,
+    ``queue_weight`` one cycle later: an entry of a queue; ``length_expert`` -> ``length`` at once.
+    ``final_skipped``: a pulse, the last product of an image had no rows and all before it are
+    complete.
     ``padding``, ``switching``, ``waiting`` (by `Counter`), ``waiting_context``, ``waiting_store``:
     why no word is issued in this cycle.
     """
@@ -143,6 +169,14 @@ class ProductEngine(wiring.Component):
                 "product": Out(16),
                 "go": Out(1),
                 "issued": Out(COUNTER_BITS),
+                "task": In(8),
+                "queue_expert": Out(EXPERT_BITS),
+                "queue_index": Out(12),
+                "queue_token": In(12),
+                "queue_weight": In(16),
+                "length_expert": Out(EXPERT_BITS),
+                "length": In(12),
+                "final_skipped": Out(1),
                 "load_program": In(
                     wiring.Signature(
                         {
@@ -164,6 +198,7 @@ class ProductEngine(wiring.Component):
                 "b_word": Out(24),
                 "load": Out(machine.loads),
                 "load_first": Out(machine.loads),
+                "opening": Out(1),
                 "load_void": Out(machine.loads),
                 "load_slot": Out(range(rows)),
                 "record": Out(data.ArrayLayout(self.record_layout, machine.loads)),
@@ -187,6 +222,7 @@ class ProductEngine(wiring.Component):
         machine = self.machine
         rows, cols, lanes, loads = machine.rows, machine.cols, machine.lanes, machine.loads
         skewed = loads == 1 and rows > 1
+        routed = machine.buffers.experts > 0
 
         m.submodules.program = program = Ram(
             width=PRODUCT_LAYOUT.size, depth=machine.buffers.products
@@ -211,6 +247,7 @@ class ProductEngine(wiring.Component):
             Counter.WEIGHED: ahead.b_base,
             Counter.NORMALISED: ahead.dst_base,
             Counter.FETCHED: ahead.column_base,
+            Counter.ROUTED: ahead.row_threshold,
         }
         with m.If(self.run):
             for name in Counter:
@@ -226,8 +263,11 @@ class ProductEngine(wiring.Component):
         i = self.instruction
         start_ok, free, store_ok = Signal(), Signal(), Signal()
         met, stopped, resumed = Signal(), Signal(), Signal()
-        ready = Signal()
+        ready, able = Signal(), Signal()
+        tokens, skip = Signal(12), Signal()
         m.d.comb += [
+            self.length_expert.eq(ahead.expert - 1),
+            tokens.eq(Mux(routed & (ahead.expert != 0), self.length, ahead.tokens)),
             self.context.eq(context),
             i.eq(Array(contexts)[context]),
             start_ok.eq(
@@ -237,12 +277,14 @@ class ProductEngine(wiring.Component):
                 )
             ),
             free.eq(in_flight != CONTEXTS),
-            store_ok.eq((ahead.destination != Destination.RESULT) | ~self.hold),
+            store_ok.eq((ahead.results == 0) | ~self.hold),
             met.eq((self.break_at != 0) & (self.product == self.break_at) & ~resumed),
             ready.eq(runner.valid & ~self.busy),
-            self.go.eq(ready & start_ok & free & store_ok & ~met & ~stopped),
+            able.eq(ready & start_ok & free & store_ok & ~met & ~stopped),
+            self.go.eq(able & (tokens != 0)),
+            skip.eq(able & (tokens == 0)),
             self.paused.eq(stopped & (in_flight == 0)),
-            runner.take.eq(self.go),
+            runner.take.eq(able),
         ]
         m.d.comb += [self.contexts[index].eq(contexts[index]) for index in range(CONTEXTS)]
         m.d.sync += in_flight.eq(in_flight + self.go - self.drained)
@@ -252,12 +294,25 @@ class ProductEngine(wiring.Component):
             m.d.sync += [stopped.eq(0), resumed.eq(1)]
         with m.If(self.run | runner.looping):
             m.d.sync += self.product.eq(0)
-        with m.Elif(self.go):
+        with m.Elif(able):
             m.d.sync += [self.product.eq(self.product + 1), resumed.eq(0)]
         with m.If(self.run):
             m.d.sync += resumed.eq(0)
+        expected = Signal(COUNTER_BITS)  # rows that are drained when all that has begun is
         with m.If(self.clear):
-            m.d.sync += self.issued.eq(0)
+            m.d.sync += [self.issued.eq(0), expected.eq(0)]
+        with m.Elif(self.go):
+            m.d.sync += expected.eq(expected + tokens)
+        with m.If(skip):
+            m.d.sync += self.issued.eq(self.issued + 1)
+        closing, before = Signal(), Signal.like(in_flight)  # products before the one without rows
+        m.d.comb += self.final_skipped.eq(closing & (before == 0))
+        with m.If(self.drained & (before != 0)):
+            m.d.sync += before.eq(before - 1)
+        with m.If(skip & ahead.final):
+            m.d.sync += [closing.eq(1), before.eq(in_flight - self.drained)]
+        with m.Elif(self.final_skipped | self.clear):
+            m.d.sync += closing.eq(0)
 
         # Rows that may begin in this step.
         rows_left = Signal(12)
@@ -266,13 +321,17 @@ class ProductEngine(wiring.Component):
 
         # Position in the step: below zero while the drain is busy with the step before, then the
         # word's index. Whatever follows, a step's sums are complete `rows` cycles after the last's.
-        least = max(rows, 2)
-        phase = Signal(range(-least, machine.slot_words + 1))
+        # A product with an expert begins as much earlier as it takes to read the queue.
+        least = max(rows, QUEUE_READ if routed else 2)
+        phase = Signal(range(-least - QUEUE_READ, machine.slot_words + 1))
         begin = Signal.like(phase)
         step_last = Signal()
         in_words = Signal()
         advance = Signal()
         loading = Signal()
+        unopened = Signal()
+        priming, of_queue = Signal(), Signal()
+        m.d.comb += of_queue.eq(routed & (ahead.expert != 0))
         row_threshold, row_wanted = Signal(COUNTER_BITS), Signal(COUNTER_BITS)
         row_ok = Signal()
         m.d.comb += [
@@ -283,7 +342,7 @@ class ProductEngine(wiring.Component):
                 | (i.row_wait == Counter.NONE)
                 | reached(self.counts[i.row_wait], row_wanted)
             ),
-            begin.eq(Mux(i.words < least, i.words - least, 0)),
+            begin.eq(self._begin(i)),
             step_last.eq(phase == i.words - 1),
             in_words.eq(phase >= 0),
             advance.eq(self.busy & row_ok),
@@ -303,7 +362,7 @@ class ProductEngine(wiring.Component):
             self.waiting_store.eq(ready & free & ~store_ok),
             start_waits.eq(ready & free & store_ok & ~start_ok),
             self.switching.eq(
-                ~runner.finished & ~self.busy & (self.go | ~runner.valid) & ~runner.idle
+                ~runner.finished & ~self.busy & (able | ~runner.valid) & ~runner.idle
             ),
         ]
         for name in Counter:
@@ -318,6 +377,7 @@ class ProductEngine(wiring.Component):
         m.d.comb += [
             loading.eq((turn < rows if skewed else turn == 0) & (rows_left != 0)),
             self.load_first.eq(Mux(self.first, self.load, 0)),
+            self.opening.eq(unopened & self.load_first[0]),
             self.load_slot.eq(turn),
         ]
         for load in range(loads):
@@ -334,6 +394,7 @@ class ProductEngine(wiring.Component):
         # Token addressing: the only place that turns "the next row" into addresses.
         row = Signal(_ROW)
         a_word = Signal(24)
+        weight = Signal(16)
         rows_ahead = [row]
         for load in range(loads):
             here_row, next_row = rows_ahead[-1], Signal(_ROW, name=f"row{load + 1}")
@@ -354,7 +415,39 @@ class ProductEngine(wiring.Component):
                 next_row.bank.eq(Mux(around, 0, here_row.bank + 1)),
                 next_row.destination.eq(here_row.destination + Mux(around, i.dst_stride, 0)),
             ]
-        following = rows_ahead[-1]
+        if routed:
+            m.d.comb += self.record[0].weight.eq(weight)
+        following = Signal(_ROW)
+        m.d.comb += following.eq(rows_ahead[-1])
+        primed = Signal()
+        if routed:
+            queued = Signal(_ROW)  # addresses of the row that is next in the queue
+            queued_weight = Signal(16)
+            m.d.comb += [
+                self.queue_expert.eq(i.expert - 1),
+                primed.eq(priming & (phase + 1 == begin)),
+            ]
+            m.d.sync += [
+                queued.token.eq(self.queue_token),
+                queued.word.eq(i.a_base + self.queue_token * i.a_stride),
+                queued.destination.eq(i.dst_base + self.queue_token * i.dst_stride),
+                queued_weight.eq(self.queue_weight),
+            ]
+            with m.If(primed):
+                m.d.comb += following.eq(row)
+                m.d.sync += priming.eq(0)
+            with m.If(i.gather):
+                m.d.comb += following.word.eq(queued.word)
+            with m.If(i.scatter):
+                m.d.comb += [
+                    following.token.eq(queued.token),
+                    following.destination.eq(queued.destination),
+                ]
+            with m.If(primed | (advance & step_last & loading)):
+                m.d.sync += [
+                    self.queue_index.eq(self.queue_index + 1),
+                    weight.eq(queued_weight),
+                ]
 
         # The other operand's address and the destination offset of a tile.
         tile = Signal(12)
@@ -436,15 +529,30 @@ class ProductEngine(wiring.Component):
                 with m.If(idle_after & (rows_left == Mux(loading, beginning, 0))):
                     m.d.sync += [self.busy.eq(0), self.issued.eq(self.issued + 1)]
 
+        with m.If(self.opening):
+            m.d.sync += unopened.eq(0)
+        with m.If(primed):
+            m.d.sync += [row.eq(following), a_word.eq(following.word)]
+
+        begun = Signal(PRODUCT_LAYOUT)
+        m.d.comb += begun.eq(ahead)
+        first_threshold = bases[ahead.row_wait] + ahead.row_threshold
+        if routed:
+            task_columns = Mux(ahead.by_task, self.task * ahead.tiles, 0)
+            m.d.comb += begun.column_base.eq(ahead.column_base + task_columns)
+            first_threshold = Mux(ahead.relative, expected - tokens + 1, first_threshold)
         with m.If(self.go):
             m.d.sync += [
-                Array(contexts)[~context].eq(ahead),
+                Array(contexts)[~context].eq(begun),
                 context.eq(~context),
                 self.busy.eq(1),
-                phase.eq(Mux(ahead.words < least, ahead.words - least, 0)),
+                phase.eq(self._begin(ahead) - Mux(of_queue, QUEUE_READ, 0)),
+                unopened.eq(1),
+                priming.eq(of_queue),
+                self.queue_index.eq(0),
                 turn.eq(0),
-                rows_left.eq(ahead.tokens),
-                row_threshold.eq(bases[ahead.row_wait] + ahead.row_threshold),
+                rows_left.eq(tokens),
+                row_threshold.eq(first_threshold),
                 row.token.eq(ahead.token_base),
                 row.word.eq(ahead.a_base),
                 row.destination.eq(ahead.dst_base),
@@ -460,3 +568,11 @@ class ProductEngine(wiring.Component):
                 tile_lane.eq(0),
             ]
         return m
+
+    def _begin(self, instruction: data.View) -> Value:
+        """The phase in which a step begins."""
+        rows = self.machine.rows
+        least: Value = Const(max(rows, 2))
+        if self.machine.buffers.experts:
+            least = Mux(instruction.expert != 0, max(rows, QUEUE_READ), least)
+        return Mux(instruction.words < least, (instruction.words - least).as_signed(), 0)

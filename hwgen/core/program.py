@@ -5,8 +5,9 @@ Machine.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 from torch import Tensor
 
@@ -17,19 +18,31 @@ from .counters import Counter
 from .instruction import Norm, Opcode, Product, encode
 from .machine import Machine
 
-__all__ = ["Boundary", "Fetch", "NormStep", "Program", "Step", "Usage", "check", "violations"]
+__all__ = [
+    "Boundary",
+    "Fetch",
+    "Mixture",
+    "NormStep",
+    "Program",
+    "Step",
+    "Usage",
+    "check",
+    "violations",
+]
 
 
 @dataclass(frozen=True)
 class Step:
     """One product and what it is for. operator: the IntegerModel operator; macs: useful
-    multiply-accumulates.
+    multiply-accumulates, of a product with an expert those of each of its rows. gate: the Gate that
+    says how many rows it has, if it has an expert.
     """
 
     name: str
     operator: str
     instruction: Product
     macs: int
+    gate: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,8 @@ class Fetch:
     """One transfer from memory: ``words`` words of ``target`` from word ``destination`` on.
 
     source: first word of what is fetched, in the image of its target. threshold: products issued
-    before what it overwrites is free, None if nothing is.
+    before what it overwrites is free, None if nothing is. expert: 0, or one more than the expert
+    without whose tokens nothing is fetched; routed: tokens that must have been routed before.
     """
 
     target: Target
@@ -53,6 +67,8 @@ class Fetch:
     words: int
     destination: int
     threshold: int | None = None
+    expert: int = 0
+    routed: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,29 @@ class Boundary:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """A mixture of experts. gate: the Gate that chooses ``top`` of ``experts`` experts for each of
+    ``tokens`` tokens; parts: products of each expert.
+    """
+
+    gate: str
+    tokens: int
+    top: int
+    experts: int
+    parts: int
+
+    @property
+    def rows(self) -> int:
+        """Entries in all queues."""
+        return self.top * self.tokens
+
+    @property
+    def drained(self) -> int:
+        """Rows that the products of all experts drain, whoever has which."""
+        return self.rows * self.parts
+
+
+@dataclass(frozen=True)
 class Usage:
     """How much of a buffer the program needs: used and capacity in ``unit``."""
 
@@ -93,7 +132,8 @@ class Program:
     the first image, and those of each image.
     weights: uint8 [words, cols * depth]; columns, norm_columns, constants: one integer a word.
     image_tokens, image_words, image_features: an image is tokens x words of ``depth`` bytes.
-    results: number of logits.
+    results: 16-bit codes that are sent; they are result_tokens rows of result_features each, in
+    rows of whole chunks. totals: what one image adds to each counter. mixtures: in order.
     """
 
     model: IntegerModel
@@ -110,27 +150,20 @@ class Program:
     image_words: int
     image_features: int
     results: int
+    result_tokens: int
+    result_features: int
+    totals: Mapping[Counter, int]
+    mixtures: tuple[Mixture, ...]
     boundaries: tuple[Boundary, ...]
     usage: tuple[Usage, ...]
 
     @property
     def macs(self) -> int:
-        """Useful multiply-accumulates of one image."""
-        return sum(step.macs for step in self.steps)
-
-    @property
-    def totals(self) -> dict[Counter, int]:
-        """What one image adds to each counter."""
-        rows = [(step.instruction.destination, step.instruction.tokens) for step in self.steps]
-        return {
-            Counter.DRAINED: sum(tokens for _, tokens in rows),
-            Counter.WEIGHED: sum(
-                tokens for destination, tokens in rows if destination.name == "SCORE"
-            ),
-            Counter.NORMALISED: sum(step.instruction.tokens for step in self.norms),
-            Counter.FETCHED: len(self.fetches),
-            Counter.ISSUED: len(self.steps),
-        }
+        """Useful multiply-accumulates of one image; of experts, those of as many rows as all queues
+        hold, spread over them evenly.
+        """
+        rows = {mixture.gate: Fraction(mixture.rows, mixture.experts) for mixture in self.mixtures}
+        return int(sum(step.macs * rows.get(step.gate, 1) for step in self.steps))
 
     def product_words(self) -> list[int]:
         """The product program."""
@@ -141,6 +174,7 @@ class Program:
             b_base=totals[Counter.WEIGHED],
             dst_base=totals[Counter.NORMALISED],
             column_base=totals[Counter.FETCHED],
+            row_threshold=totals[Counter.ROUTED],
         )
         return [encode(step.instruction) for step in self.steps] + [encode(loop)]
 

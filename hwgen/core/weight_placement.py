@@ -18,12 +18,14 @@ _FIRST_WORDS = 512
 @dataclass(frozen=True)
 class Matrix:
     """A matrix on its way through the weight buffer. source: its first word in memory; words: how
-    many; product: index of the product that reads it.
+    many; product: index of the product that reads it. expert, routed: as in a Fetch.
     """
 
     source: int
     words: int
     product: int
+    expert: int = 0
+    routed: int = 0
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from vitruvius.benchmarks.random_pairs import pair
 from vitruvius.errors import VitruviusError
 from vitruvius.hwgen.core.compiler import compile_model
 from vitruvius.hwgen.core.machine import load_machine
@@ -44,7 +45,28 @@ def test_heads_added_at_the_end_are_refused(digits_model):
     model = IntegerModel("two", (*digits_model.operators, total), digits_model.tensors)
     text = refusal(model)
     assert "Add of Linear and Linear, expected the residual stream and a Linear" in text
-    assert "Add as the last operator, expected a Linear" in text
+
+
+def test_mixtures_that_the_router_cannot_run_are_refused():
+    """More winners than it finds, an activation without a table, a gate that is none."""
+    model = pair(53).program.model
+
+    def change(operator):
+        if operator.kind == "Gate":
+            return replace(operator, attributes={"k": 5})
+        if operator.name == "blocks.0.mlp.experts.1.act":
+            return replace(operator, kind="Silu")
+        return operator
+
+    text = refusal(changed(model, change))
+    assert "Gate of the 5 best, expected at most 4" in text
+    assert "Mixture with an expert of Linear, Silu, Linear, expected Linear, Gelu, Linear" in text
+    assert "Silu has no step" in text
+
+
+def test_a_machine_without_a_router_is_told():
+    with pytest.raises(VitruviusError, match=r"buffers.experts needs 2 experts, has 0, 2 missing"):
+        compile_model(pair(53).program.model, load_machine("small"))
 
 
 def test_what_the_accelerator_knows_is_not_refused(digits_model):

@@ -6,8 +6,8 @@ import pytest
 
 from vitruvius.benchmarks.random_pairs import faults
 
-FEW = (4, 8, 16, 20, 28)
-MANY = 50
+FEW = (4, 8, 16, 20, 28, 53)
+MANY = 70
 
 
 @pytest.mark.parametrize("number", FEW)

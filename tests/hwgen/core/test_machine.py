@@ -35,9 +35,9 @@ fetches = 64
 
 
 def test_shipped_machines_have_the_promised_multipliers():
-    assert machine_names() == ["base", "large", "medium", "small"]
+    assert machine_names() == ["base", "experts", "large", "medium", "small"]
     sizes = {name: load_machine(name).multipliers for name in machine_names()}
-    assert sizes == {"small": 64, "medium": 256, "large": 1024, "base": 1024}
+    assert sizes == {"small": 64, "medium": 256, "large": 1024, "base": 1024, "experts": 1024}
 
 
 def test_a_file_gives_a_machine(tmp_path):
