@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from ..errors import VitruviusError
 from ..fpga_targets.device import load_target
@@ -245,11 +245,25 @@ def _assumptions(
             "one product per DSP block and cycle; a padded lane costs the energy of a product",
             "formula: rows x cols x depth products a cycle",
         ),
+        *_routing_assumed(report),
         *(
             Assumption(f"{item.name}: {item.value:.4g} {item.unit}", f"{item.basis}: {item.source}")
             for item in coefficients
         ),
     )
+
+
+def _routing_assumed(report: CycleReport) -> list[Assumption]:
+    if not report.program.mixtures:
+        return []
+    used = [sum(length > 0 for length in lengths) for lengths in report.routing[0].values()]
+    return [
+        Assumption(
+            f"routing: tokens spread evenly over the experts; {min(used)} to {max(used)} of them "
+            "used in a layer",
+            "assumed: no image was looked at; co-simulation takes each image's own routing",
+        )
+    ]
 
 
 # -- counting -------------------------------------------------------------------------------------
@@ -265,14 +279,14 @@ def _work(program: Program, report: CycleReport) -> dict[str, _Work]:
         item.product_cycles += times.product_cycles
         item.lost["PADDING_CYCLES"] += times.padding
         item.lost.update(times.lost)
-        item.macs += step.macs
-        _product(program, step, item, work)
+        item.macs += times.macs
+        _product(program, step, times.tokens, item, work)
     for item in work.values():
         if item.cycles:
             item.bottleneck = _bottleneck(item)
     for norm in program.norms:
         _norm(program, norm, work.setdefault(norm.operator, _Work()))
-    _transfers(program, work)
+    _transfers(report, work)
     first, last = program.model.operators[0], products[-1]
     image = work.setdefault(first.name, _Work())
     image.cycles = report.begun + 1
@@ -283,6 +297,8 @@ def _work(program: Program, report: CycleReport) -> dict[str, _Work]:
     for operator in program.model.operators:
         if operator.kind == "Select":
             work[operator.name] = _Work(bottleneck="none: addressing only")
+        elif program.mixtures:
+            work.setdefault(operator.name, _Work(bottleneck="none: an expert without tokens"))
     return work
 
 
@@ -293,17 +309,22 @@ def _bottleneck(item: _Work) -> str:
     return max(causes, key=lambda name: causes[name])
 
 
-def _transfers(program: Program, work: dict[str, _Work]) -> None:
+def _transfers(report: CycleReport, work: dict[str, _Work]) -> None:
     """Bytes from memory, each with the operator whose product waits for them first."""
+    program = report.program
     machine, layout = program.machine, ParameterImage(program)
     widths = {Target.WEIGHT: machine.cols * machine.depth, Target.IMAGE: machine.depth}
     readers = sorted(
-        (step.instruction.start_threshold, step.operator)
-        for step in program.steps
+        (step.instruction.start_threshold, step.operator, times.tokens)
+        for step, times in zip(program.steps, report.products, strict=True)
         if step.instruction.start_wait is Waited.FETCHED
     )
     for number, fetch in enumerate(program.fetches, 1):
-        name = next(name for threshold, name in readers if threshold >= number)
+        name, tokens = next(
+            (name, tokens) for threshold, name, tokens in readers if threshold >= number
+        )
+        if fetch.expert and not tokens:
+            continue
         if fetch.target is Target.IMAGE:
             name = program.model.operators[0].name
         item = work.setdefault(name, _Work())
@@ -320,11 +341,21 @@ def _norm(program: Program, norm: NormStep, item: _Work) -> None:
     item.bottleneck = "none: beside the products"
 
 
-def _product(program: Program, step: Step, item: _Work, work: dict[str, _Work]) -> None:
-    i, machine = step.instruction, program.machine
+def _product(
+    program: Program, step: Step, tokens: int, item: _Work, work: dict[str, _Work]
+) -> None:
+    """What a product of ``tokens`` rows does."""
+    if not tokens:
+        return
+    i, machine = replace(step.instruction, tokens=tokens), program.machine
     cols, depth = machine.cols, machine.depth
     plan = schedule(
-        tokens=i.tokens, tiles=i.tiles, words=i.words, rows=machine.rows, order=machine.order
+        tokens=i.tokens,
+        tiles=i.tiles,
+        words=i.words,
+        rows=machine.rows,
+        order=machine.order,
+        queued=i.expert > 0,
     )
     row_words = i.tokens * i.tiles * i.words
     outputs = i.tokens * i.tiles * cols
@@ -349,6 +380,13 @@ def _product(program: Program, step: Step, item: _Work, work: dict[str, _Work]) 
         other.actions["add_int32"] += 2 * outputs
         other.actions["sram_read_byte"] += 2 * outputs
         other.actions["sram_write_byte"] += 2 * outputs
+        if i.scatter:
+            other.actions["requantize"] += outputs  # the share of each token
+    elif i.destination is Destination.GATE:
+        other = work.setdefault(follower, _Work(bottleneck="none: beside the products"))
+        other.actions["softmax_weight"] += outputs
+        other.actions["sram_write_byte"] += 5 * outputs
+        other.actions["sram_read_byte"] += (2 + 2 * i.top) * outputs
     elif i.destination is Destination.SCORE:
         item.actions["softmax_weight"] += outputs
         item.actions["sram_write_byte"] += 3 * outputs
