@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import VitruviusError
 from ..hwgen.axi.fetch_timeline import FetchTimeline
 from ..hwgen.axi.memory_model import DEFAULT_MEMORY, MemoryModel
 from ..hwgen.axi.onchip import ON_CHIP_MODEL
@@ -191,12 +192,29 @@ def simulate(
     """The counters of a run of ``images`` images. ``booted``: an earlier run has loaded the program
     and the columns; by default nothing is loaded. Memory on the chip has a timing of its own.
     ``routing``: of each image, `even_routing` by default.
+
+    Raises VitruviusError for a routing that no image of the model can have.
     """
     if program.machine.memory:
         memory = ON_CHIP_MODEL
     if routing is None:
         routing = [even_routing(program)] * images
+    _check_routing(program, routing, images)
     return _Simulation(program, images, memory, booted, routing).run()
+
+
+def _check_routing(program: Program, routing: Sequence[Routing], images: int) -> None:
+    if len(routing) != images:
+        raise VitruviusError(f"routing: expected that of {images} images, got {len(routing)}")
+    for mixture in program.mixtures:
+        for queues in routing:
+            lengths = queues.get(mixture.gate, ())
+            fit = all(0 <= length <= mixture.tokens for length in lengths)
+            if len(lengths) != mixture.experts or not fit or sum(lengths) != mixture.rows:
+                raise VitruviusError(
+                    f"routing of '{mixture.gate}': expected {mixture.experts} queues of at most "
+                    f"{mixture.tokens} tokens, {mixture.rows} in all, got {list(lengths)}"
+                )
 
 
 @dataclass

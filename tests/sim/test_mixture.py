@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from vitruvius.benchmarks.random_pairs import pair
+from vitruvius.errors import VitruviusError
 from vitruvius.hwgen.core.compiler import compile_model
 from vitruvius.hwgen.core.machine import load_machine
 from vitruvius.models.datasets import photographs
@@ -79,7 +80,9 @@ def test_an_expert_without_tokens_costs_no_transfer(mixed) -> None:
     even = even_routing(program)
     gate, lengths = next(iter(even.items()))
     assert 0 not in lengths
-    one = {**even, gate: [sum(lengths), *(0 for _ in lengths[1:])]}
+    mixture = program.mixtures[0]
+    few = [mixture.tokens * (index < mixture.top) for index in range(mixture.experts)]
+    one = {**even, gate: few}
     beats = [
         simulate(program, booted=True, routing=[routing]).counters["READ_BEATS"]
         for routing in (even, one)
@@ -87,7 +90,7 @@ def test_an_expert_without_tokens_costs_no_transfer(mixed) -> None:
     matrices = [
         fetch.words
         for fetch in program.fetches
-        if fetch.expert > 1 and fetch.routed == program.mixtures[0].tokens
+        if fetch.expert > mixture.top and fetch.routed == program.mixtures[0].tokens
     ]
     word_beats = -(-8 * program.machine.cols * program.machine.depth // program.machine.port_bits)
     assert beats[0] - beats[1] == sum(matrices) * word_beats > 0
@@ -98,6 +101,21 @@ def test_the_estimate_accounts_for_every_operator(mixed) -> None:
     assert {row.kind for row in estimate.operators} >= {"Gate", "Mixture"}
     assert sum(row.cycles for row in estimate.operators) == estimate.cycles
     assert any("routing" in item.text for item in estimate.assumptions)
+
+
+def test_an_impossible_routing_is_refused(mixed) -> None:
+    """A queue longer than the image has tokens, tokens that go to too few experts, too few images."""
+    mixture = mixed.program.mixtures[0]
+    even = even_routing(mixed.program)
+    for lengths in (
+        [mixture.rows, *[0] * (mixture.experts - 1)],
+        [1] * mixture.experts,
+        [mixture.tokens] * mixture.top,
+    ):
+        with pytest.raises(VitruviusError, match=f"routing of '{mixture.gate}': expected"):
+            simulate(mixed.program, routing=[{**even, mixture.gate: lengths}])
+    with pytest.raises(VitruviusError, match="routing: expected that of 2 images, got 1"):
+        simulate(mixed.program, images=2, routing=[even])
 
 
 @pytest.mark.slow
