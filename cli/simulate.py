@@ -93,6 +93,10 @@ def simulate(
     )
     if source.warning:
         console.print(source.warning)
+    if program.mixtures:
+        console.print(
+            "routing: assumed, tokens spread evenly over the experts; cosim takes each image's own"
+        )
     console.print(operator_table(by_operator(report)))
     console.print()
     console.print(lost_table(lost))

@@ -74,7 +74,8 @@ def listing(program: Program) -> str:
     lines = [
         f"# {program.model.name} on {program.machine.name}",
         "# Counters begin at 0 with a run and grow with every image; a threshold is that of the",
-        "# first image. DRAINED, WEIGHED, NORMALISED: rows; FETCHED: transfers; ISSUED: products.",
+        "# first image. DRAINED, WEIGHED, NORMALISED: rows; FETCHED: transfers; ISSUED: products;",
+        "# ROUTED: tokens.",
         "",
         f"# {len(program.boot)} transfers at boot",
         *(_fetch(index, fetch) for index, fetch in enumerate(program.boot)),
@@ -96,6 +97,8 @@ def listing(program: Program) -> str:
 
 def _fetch(index: int, fetch: Fetch) -> str:
     wait = "" if fetch.threshold is None else f" when ISSUED >= {fetch.threshold}"
+    if fetch.expert:
+        wait += f" and ROUTED >= {fetch.routed}, if expert {fetch.expert - 1} has tokens"
     return (
         f"{index:4d} {fetch.target.name:16s} {fetch.words} words from {fetch.source} "
         f"to {fetch.destination}{wait}"
@@ -106,12 +109,18 @@ def _product(index: int, name: str, item: Product) -> str:
     waits = []
     if item.start_wait is not Counter.NONE:
         waits.append(f"begins when {item.start_wait.name} >= {_signed(item.start_threshold)}")
-    if item.row_wait is not Counter.NONE:
+    if item.relative:
+        waits.append("rows behind those of the product before")
+    elif item.row_wait is not Counter.NONE:
         step = f" + {item.row_step} a row" if item.row_step else ""
         waits.append(f"rows when {item.row_wait.name} >= {_signed(item.row_threshold)}{step}")
+    rows = f"{item.tokens} rows"
+    if item.expert:
+        how = ["gathered"] * item.gather + ["scattered by weight"] * item.scatter
+        rows = f"rows of the queue of expert {item.expert - 1}, {' and '.join(how)},"
     return (
         f"{index:4d} {name:32s} {item.a_source.name} x {item.b_source.name} -> "
-        f"{item.destination.name}, {item.tokens} rows x {item.tiles} tiles x {item.words} words"
+        f"{item.destination.name}, {rows} x {item.tiles} tiles x {item.words} words"
         + "".join(f"; {wait}" for wait in waits)
     )
 
@@ -120,7 +129,7 @@ def _norm(index: int, name: str, item: Norm) -> str:
     return (
         f"{index:4d} {name:32s} {item.tokens} rows x {item.tiles} tiles; begins when "
         f"ISSUED >= {_signed(item.start_threshold)}; rows when DRAINED >= "
-        f"{_signed(item.row_threshold)} + 1 a row"
+        f"{_signed(item.row_threshold)}" + " + 1 a row" * item.row_step
     )
 
 

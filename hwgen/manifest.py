@@ -30,8 +30,9 @@ class Manifest(BaseModel):
     rows of image_words words of ``depth`` bytes, features in the order channel, row, column of the
     patch; a word takes image_word_bytes in memory, an image image_bytes; images are image_pitch
     bytes apart.
-    results: logits, 16-bit codes little-endian, sent in whole beats (result_bytes); result_scale:
-    value of one; result_pitch: bytes from results to results.
+    results: logits, or rows of the residual stream: result_tokens rows of 16-bit codes,
+    little-endian, of which the first result_features count; ``results`` codes in all, sent in whole
+    beats (result_bytes); result_scale: value of one; result_pitch: bytes from results to results.
     traffic: bytes that one image moves. counters: performance counters, in the order of their
     registers. tensors: where intermediate tensors can be read, before which product.
     files: sha256 and size of the parameter image.
@@ -59,6 +60,8 @@ class Manifest(BaseModel):
     image_bytes: int
     image_pitch: int
     results: int
+    result_tokens: int
+    result_features: int
     result_scale: float
     result_bytes: int
     result_pitch: int
@@ -95,6 +98,8 @@ def manifest_of(program: Program, parameters: bytes) -> Manifest:
         image_bytes=image_bytes,
         image_pitch=layout.image_pitch,
         results=program.results,
+        result_tokens=program.result_tokens,
+        result_features=program.result_features,
         result_scale=final.scale,
         result_bytes=layout.traffic["results"],
         result_pitch=layout.result_pitch,

@@ -54,6 +54,7 @@ def simulation_record(report: CycleReport, lost: LostCycles) -> dict[str, object
             "gap": report.memory.gap,
             "outstanding": report.memory.outstanding,
         },
+        "routing": [dict(queues) for queues in report.routing],
         "cycles": report.cycles,
         "cycles_per_image": report.cycles / len(report.images),
         "utilisation": report.utilisation,

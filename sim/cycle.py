@@ -129,8 +129,8 @@ class CycleReport:
 
     @property
     def traffic(self) -> dict[str, int]:
-        """Bytes that an image moves through the memory port, by what they are; ``unavoidable``:
-        each weight once.
+        """Bytes that the first image moves through the memory port, by what they are;
+        ``unavoidable``: each weight of the model once, all experts in use.
         """
         program = self.program
         weights = sum(
@@ -138,7 +138,15 @@ class CycleReport:
             for name, operator_weights in program.model.tensors.items()
             if name.endswith(".weight")
         )
-        return {**ParameterImage(program).traffic, "unavoidable": weights}
+        layout = ParameterImage(program)
+        skipped = sum(
+            layout.place(fetch, 0)[1] * layout.beat_bytes
+            for fetch, gate in zip(program.fetches, fetch_gates(program), strict=True)
+            if gate and not self.routing[0][gate][fetch.expert - 1]
+        )
+        traffic = layout.traffic
+        traffic["weights"] -= skipped
+        return {**traffic, "unavoidable": weights}
 
     @property
     def utilisation(self) -> float:
@@ -217,6 +225,16 @@ def _check_routing(program: Program, routing: Sequence[Routing], images: int) ->
                 )
 
 
+def fetch_gates(program: Program) -> list[str]:
+    """The Gate that each transfer of an image depends on, "" if none."""
+    readers = {
+        step.instruction.start_threshold: step.gate
+        for step in program.steps
+        if step.instruction.start_wait is Counter.FETCHED
+    }
+    return [readers.get(number, "") for number in range(1, len(program.fetches) + 1)]
+
+
 @dataclass
 class _Rows:
     """A counter over time: the cycle in which it first shows 1, 2, 3 …"""
@@ -253,15 +271,7 @@ class _Simulation:
         self.routed: list[int] = []  # the first cycle that shows 1, 2, 3 … tokens routed
         self.expected = 0  # rows that are drained when all that has begun is
         self.gates = {index: step.gate for index, step in enumerate(program.steps) if step.gate}
-        # The Gate of each transfer that depends on an expert.
-        readers = {
-            step.instruction.start_threshold: step.gate
-            for step in program.steps
-            if step.instruction.start_wait is Counter.FETCHED
-        }
-        self.fetch_gates = [
-            readers.get(number, "") for number in range(1, len(program.fetches) + 1)
-        ]
+        self.fetch_gates = fetch_gates(program)
         self.program, self.images, self.memory = program, images, memory
         self.booted = booted
         self.rows, self.cols = machine.rows, machine.cols

@@ -104,7 +104,7 @@ def test_the_estimate_accounts_for_every_operator(mixed) -> None:
 
 
 def test_an_impossible_routing_is_refused(mixed) -> None:
-    """A queue longer than the image has tokens, tokens lost on the way, queues or images too few."""
+    """A queue longer than the image has tokens, tokens that are lost, too few queues or images."""
     mixture = mixed.program.mixtures[0]
     even = even_routing(mixed.program)
     for lengths in (
