@@ -27,7 +27,8 @@ from vitruvius.models.train import accuracy
 from vitruvius.models.zoo import ZOO
 from vitruvius.models.zoo.vit import VisionTransformer
 from vitruvius.sim.cosim import CosimReport, cosimulate
-from vitruvius.sim.cycle import ProductTimes, routing_of, simulate
+from vitruvius.sim.cycle import ProductTimes, simulate
+from vitruvius.sim.routing import routing_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "validation.md"
 IMAGES = 20

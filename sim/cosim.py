@@ -25,10 +25,11 @@ from ..hwgen.core.machine import Machine
 from ..hwgen.core.program import Boundary, Program
 from ..hwgen.generate import TOP, verilog_of
 from ..models.integer_model import IntegerOperator
-from .cycle import routing_of, simulate
+from .cycle import simulate
 from .native.build import build_native
 from .native.engine import NativeOutcome, NativeProgress, NativeRun, ScriptRun
 from .native.script import Script
+from .routing import routing_of
 
 __all__ = [
     "ENGINES",

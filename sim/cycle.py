@@ -10,15 +10,12 @@ are those of the accelerator's registers and must equal them, on a memory with t
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ..errors import VitruviusError
 from ..hwgen.axi.fetch_timeline import FetchTimeline
 from ..hwgen.axi.memory_model import DEFAULT_MEMORY, MemoryModel
 from ..hwgen.axi.onchip import ON_CHIP_MODEL
@@ -30,23 +27,17 @@ from ..hwgen.core.drain_path import COMPLETE, REQUANTIZED
 from ..hwgen.core.image import ParameterImage
 from ..hwgen.core.instruction import Destination, Norm, Product, Source, decode, encode
 from ..hwgen.core.norm_engine import LATE as NORM_LATE
-from ..hwgen.core.product_engine import CONTEXTS, QUEUE_READ, Schedule, schedule
+from ..hwgen.core.product_engine import CONTEXTS
 from ..hwgen.core.program import Program
 from ..hwgen.core.runner import FETCH
+from ..hwgen.core.schedule import QUEUE_READ, Schedule, schedule
 from ..hwgen.units.compute_array import LATENCY as ARRAY_LATENCY
 from ..hwgen.units.layernorm import NormScale
 from ..hwgen.units.router import cycles as router_cycles
 from ..hwgen.units.softmax import Softmax
+from .routing import Routing, check_routing, even_routing, fetch_gates
 
-__all__ = [
-    "CycleReport",
-    "ImageTimes",
-    "ProductTimes",
-    "Routing",
-    "even_routing",
-    "routing_of",
-    "simulate",
-]
+__all__ = ["CycleReport", "ImageTimes", "ProductTimes", "simulate"]
 
 Cycles = NDArray[np.int64]
 _PAST = -(1 << 62)
@@ -155,40 +146,6 @@ class CycleReport:
         return useful / (self.cycles * self.program.machine.multipliers)
 
 
-Routing = Mapping[str, Sequence[int]]
-"""Tokens in the queue of each expert, by the name of the Gate that chooses them."""
-
-
-def even_routing(program: Program) -> Routing:
-    """Queues of equal lengths, or one more token in the first ones: what is assumed of an image
-    that nobody has looked at.
-    """
-    return {
-        mixture.gate: [
-            mixture.rows // mixture.experts + (index < mixture.rows % mixture.experts)
-            for index in range(mixture.experts)
-        ]
-        for mixture in program.mixtures
-    }
-
-
-def routing_of(program: Program, images: Tensor) -> list[Routing]:
-    """The queues of each of the float ``images`` [n, C, H, W], by the integer model."""
-    if not program.mixtures:
-        return [{} for _ in images]
-    chosen = program.model.routing(images)
-    lengths = {
-        mixture.gate: torch.nn.functional.one_hot(
-            chosen[mixture.gate].experts, mixture.experts
-        ).sum((1, 2))
-        for mixture in program.mixtures
-    }
-    return [
-        {gate: counts[index].tolist() for gate, counts in lengths.items()}
-        for index in range(len(images))
-    ]
-
-
 def simulate(
     program: Program,
     *,
@@ -207,32 +164,8 @@ def simulate(
         memory = ON_CHIP_MODEL
     if routing is None:
         routing = [even_routing(program)] * images
-    _check_routing(program, routing, images)
+    check_routing(program, routing, images)
     return _Simulation(program, images, memory, booted, routing).run()
-
-
-def _check_routing(program: Program, routing: Sequence[Routing], images: int) -> None:
-    if len(routing) != images:
-        raise VitruviusError(f"routing: expected that of {images} images, got {len(routing)}")
-    for mixture in program.mixtures:
-        for queues in routing:
-            lengths = queues.get(mixture.gate, ())
-            fit = all(0 <= length <= mixture.tokens for length in lengths)
-            if len(lengths) != mixture.experts or not fit or sum(lengths) != mixture.rows:
-                raise VitruviusError(
-                    f"routing of '{mixture.gate}': expected {mixture.experts} queues of at most "
-                    f"{mixture.tokens} tokens, {mixture.rows} in all, got {list(lengths)}"
-                )
-
-
-def fetch_gates(program: Program) -> list[str]:
-    """The Gate that each transfer of an image depends on, "" if none."""
-    readers = {
-        step.instruction.start_threshold: step.gate
-        for step in program.steps
-        if step.instruction.start_wait is Counter.FETCHED
-    }
-    return [readers.get(number, "") for number in range(1, len(program.fetches) + 1)]
 
 
 @dataclass

@@ -16,8 +16,8 @@ from ..hwgen.core.drain_path import COLUMN_BITS
 from ..hwgen.core.image import ParameterImage
 from ..hwgen.core.instruction import Destination, Source
 from ..hwgen.core.norm_engine import COLUMN_BITS as NORM_COLUMN_BITS
-from ..hwgen.core.product_engine import schedule
 from ..hwgen.core.program import NormStep, Program, Step
+from ..hwgen.core.schedule import schedule
 from .cycle import CycleReport, simulate
 
 __all__ = ["Assumption", "Estimate", "OperatorCost", "estimate_fpga"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from ..hwgen.core.product_engine import schedule
+from ..hwgen.core.schedule import schedule
 from .cycle import CycleReport, ProductTimes
 
 __all__ = [

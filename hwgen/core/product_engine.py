@@ -10,8 +10,6 @@ token side at once as there are slots.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -19,76 +17,22 @@ from amaranth.lib.wiring import In, Out
 from ..ram import Ram
 from .counters import COUNTER_BITS, Counter, reached
 from .instruction import EXPERT_BITS, PRODUCT_LAYOUT, Product
-from .machine import Machine, Order
+from .machine import Machine
 from .runner import Runner
+from .schedule import QUEUE_READ
 
 __all__ = [
     "CONTEXTS",
-    "QUEUE_READ",
     "SWITCH",
     "ProductEngine",
-    "Schedule",
-    "schedule",
     "slot_record",
 ]
 
 CONTEXTS = 2
 """Products that can be between their first word and their last written row at the same time."""
 
-QUEUE_READ = 3
-"""Cycles from the place of a row in a queue to its addresses: what a product with an expert takes
-longer to begin, and the least that a step of it takes."""
-
 SWITCH = 1
 """Cycles from the last word of a product to the first of the next that waits for nothing."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The schedule of a product in numbers.
-
-    step_cycles: cycles per step (one tile for all slots); padding: those of them, at its beginning,
-    in which no word is issued; period: steps from one row of a slot to
-    its next; skew: steps from one slot's first row to the next slot's; steps: steps in all.
-    """
-
-    step_cycles: int
-    padding: int
-    period: int
-    skew: int
-    steps: int
-
-    @property
-    def issue_cycles(self) -> int:
-        """Cycles from the first issued word to the end of the last step, both included."""
-        return self.steps * self.step_cycles
-
-
-def schedule(
-    *,
-    tokens: int,
-    tiles: int,
-    words: int,
-    rows: int,
-    order: Order = "reordered",
-    queued: bool = False,
-) -> Schedule:
-    """Steps of a product of ``tokens`` rows with ``tiles`` column tiles on ``rows`` slots.
-
-    For tiles >= rows: ``ceil(N / rows) * tiles + (N - 1) % rows`` steps, Edge-MoE's formula; in the
-    naive order without the remainder. A step lasts ``words`` cycles, or ``rows`` if the drain needs
-    longer, or if rows are ``queued`` as many as the next entry of a queue takes. With fewer tiles
-    than slots a reordered slot waits until all others have begun.
-
-    >>> schedule(tokens=129, tiles=129, words=24, rows=4).steps
-    4257
-    """
-    skew = int(order == "reordered")
-    period = max(tiles, rows * skew)
-    batches = -(-tokens // rows)
-    steps = (batches - 1) * period + (tokens - 1) % rows * skew + tiles
-    step_cycles = max(words, rows, QUEUE_READ if queued else 2)
-    return Schedule(step_cycles, step_cycles - words, period, skew, steps)
 
 
 def slot_record(machine: Machine) -> data.StructLayout:

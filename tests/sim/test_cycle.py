@@ -12,7 +12,7 @@ from vitruvius.benchmarks.random_pairs import pair
 from vitruvius.hwgen.axi.memory_model import MemoryModel
 from vitruvius.hwgen.core.compiler import compile_model
 from vitruvius.hwgen.core.machine import load_machine
-from vitruvius.hwgen.core.product_engine import schedule
+from vitruvius.hwgen.core.schedule import schedule
 from vitruvius.reports.timeline import timeline_json
 from vitruvius.sim.cycle import simulate
 from vitruvius.sim.lost_cycles import by_operator, lost_cycles

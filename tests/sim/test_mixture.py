@@ -15,9 +15,10 @@ from vitruvius.models.quantize import quantize
 from vitruvius.models.resolve import resolve_model
 from vitruvius.models.trace import trace
 from vitruvius.sim.cosim import cosimulate, prepare
-from vitruvius.sim.cycle import even_routing, routing_of, simulate
+from vitruvius.sim.cycle import simulate
 from vitruvius.sim.estimate import estimate_fpga
 from vitruvius.sim.lost_cycles import lost_cycles
+from vitruvius.sim.routing import even_routing, routing_of
 
 CYCLES = 1_050_000
 NUMBER = 55
