@@ -258,7 +258,9 @@ class Lowering(Streams):
             scale=2.0**-GELU_FRACTION,
             origin=pending.producer.name,
         )
-        scale = self.activation_scale(operator.name)
+        # What comes in has a fixed step: where the calibration saw next to nothing leave, far finer
+        # codes would tell nothing, and the factor to them would not fit.
+        scale = max(self.activation_scale(operator.name), 2.0**-GELU_FRACTION / _FINEST_CODES)
         tanh = operator.attributes.get("approximate") == "tanh"
         name = self.emit(
             IntegerOperator(
@@ -478,6 +480,9 @@ def _score_codes(bias: Tensor, region: AttentionRegion) -> Tensor:
     codes = codes.reshape(-1, *bias.shape[-2:]) if bias.dim() > 1 else codes.reshape(1, 1, -1)
     return codes.expand(len(codes), region.tokens, region.keys)
 
+
+_FINEST_CODES = 1 << 14
+"""Most codes of an activation's result to a step of its operand."""
 
 _HANDLERS = {
     "Input": Lowering.input,

@@ -139,6 +139,19 @@ def test_a_column_of_zero_weights_keeps_its_bias():
     assert torch.all(logits[:, 2] == 0)
 
 
+def test_an_mlp_that_never_fires_in_calibration():
+    """GELU of values far below zero is next to nothing; the factor to its codes did not fit."""
+    module, images = tiny()
+    block = module.blocks[0].mlp
+    with torch.no_grad():
+        block.fc1.weight.mul_(1e-3)
+        block.fc1.bias.fill_(-5.2)
+    graph = trace(module, (images[:1],), name="silent")
+    model = quantize(graph, images)
+    expected = module(images).argmax(-1)
+    assert (model.run(images).argmax(-1) == expected).double().mean() >= 0.9
+
+
 def test_operators_without_an_integer_form_are_listed_together():
     module, images = tiny()
     module.blocks[0].mlp.act = nn.Tanh()
