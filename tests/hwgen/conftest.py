@@ -16,7 +16,7 @@ def _small(**changes):
     return load_machine("small").model_copy(update=changes)
 
 
-# The shipped ones, the two ways to build parts of them otherwise, and sizes that divide nothing.
+# The shipped ones, the ways to build parts of them otherwise, and sizes that divide nothing.
 MACHINES = {
     "small": _small,
     "chip": lambda: _small(memory=512, packing=True),
@@ -24,9 +24,15 @@ MACHINES = {
     "packing": lambda: _small(packing=True),
     "medium": lambda: load_machine("medium"),
     "large": lambda: load_machine("large"),
-    **{f"random{number}": lambda number=number: random_machine(number) for number in range(8)},
+    "experts": lambda: load_machine("experts"),
+    "naive": lambda: _small(order="naive"),
+    # The last three have routers.
+    **{
+        f"random{number}": lambda number=number: random_machine(number)
+        for number in (*range(8), 13, 14, 16)
+    },
 }
-FEW = ("small", "chip")
+FEW = ("small", "chip", "random14")
 
 
 @pytest.fixture(
