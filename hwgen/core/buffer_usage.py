@@ -33,6 +33,7 @@ def buffer_usage(draft: Draft, *, results: int, fetches: int) -> tuple[Usage, ..
         "column": (len(draft.columns), machine.column_words, 7 * cols),
         "norm_column": (len(draft.norm_columns), machine.norm_column_words, 6 * cols),
     }
+    experts = Usage("experts", need("experts"), buffers.experts, "experts")
     in_bytes = (
         Usage(buffer, used * width, capacity * width, "bytes")
         for buffer, (used, capacity, width) in words.items()
@@ -42,7 +43,7 @@ def buffer_usage(draft: Draft, *, results: int, fetches: int) -> tuple[Usage, ..
         Usage("tokens", need("tokens"), buffers.tokens, "tokens"),
         Usage("features", need("features"), machine.slot_words * depth, "elements"),
         Usage("results", results, buffers.results, "elements"),
-        Usage("experts", need("experts"), buffers.experts, "experts"),
+        *([experts] if experts.used or experts.capacity else []),
         # with the LOOP
         Usage("products", len(draft.steps) + 1, buffers.products, "instructions"),
         Usage("norms", len(draft.norms) + 1, buffers.norms, "instructions"),
