@@ -97,7 +97,10 @@ class Machine(BaseModel):
     @model_validator(mode="after")
     def _routes_in_order(self) -> Machine:
         if self.order == "naive" and self.buffers.experts:
-            raise ValueError("order naive: expected no experts, whose queues give a row at a time")
+            raise ValueError(
+                "order: expected reordered beside buffers.experts, whose queues give a row at a "
+                f"time, got naive and {self.buffers.experts} experts"
+            )
         return self
 
     @property
@@ -235,6 +238,9 @@ def load_machine(spec: str) -> Machine:
     except ValidationError as error:
         problems = []
         for item in error.errors():
+            if not item["loc"]:  # fields that do not go together
+                problems.append(str(item["ctx"]["error"]))
+                continue
             field = ".".join(str(part) for part in item["loc"])
             got = "" if item["type"] == "missing" else f", got {item['input']!r}"
             problems.append(f"{field}: {item['msg'][0].lower()}{item['msg'][1:]}{got}")

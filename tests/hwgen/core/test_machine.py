@@ -91,6 +91,7 @@ def test_a_buffer_row_holds_a_chunk_and_whole_words(tmp_path, cols, depth, lanes
         ("depth = 4", "depth = 4\nport_bits = 100", "port_bits: input should be 64, 128, 256"),
         ("depth = 4", "depth = 4\noutstanding = 0", "outstanding: input should be greater than 0"),
         ("clock_hz = 100e6", "clock_hz = 0.0", "clock_hz: input should be greater than 0"),
+        ("rows = 2", 'rows = 2\norder = "skewed"', "order: input should be 'reordered' or 'naive'"),
         ("rows = 2", "rows = = 2", "not readable as TOML"),
     ],
 )
@@ -101,6 +102,19 @@ def test_a_wrong_field_is_named(tmp_path, old, new, message):
         load_machine(str(path))
     assert message in str(caught.value)
     assert "bad.toml" in str(caught.value)
+
+
+def test_fields_that_do_not_go_together_are_one_sentence(tmp_path):
+    """Catches a message that repeats the whole file."""
+    path = tmp_path / "bad.toml"
+    text = GOOD.replace("rows = 2", 'rows = 2\norder = "naive"')
+    path.write_text(text.replace("key = 1", "key = 1\nexperts = 4"))
+    with pytest.raises(VitruviusError) as caught:
+        load_machine(str(path))
+    assert str(caught.value).endswith(
+        "bad.toml: order: expected reordered beside buffers.experts, whose queues give a row at a "
+        "time, got naive and 4 experts"
+    )
 
 
 def test_unknown_machines(tmp_path):
