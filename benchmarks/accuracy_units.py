@@ -19,6 +19,7 @@ import torch
 from amaranth.lib import wiring
 from torch import Tensor
 
+from vitruvius.benchmarks.marked_page import replaced
 from vitruvius.fpga_targets.device import load_device
 from vitruvius.fpga_targets.synthesis import Resources, synthesize
 from vitruvius.hwgen.units.gelu import Gelu
@@ -345,23 +346,13 @@ def cost() -> list[str]:
     return lines
 
 
-def replaced(page: str, markers: tuple[str, str], lines: list[str]) -> str:
-    """``page`` with ``lines`` between the markers."""
-    begin, end = markers
-    before, found, rest = page.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise SystemExit(f"{PAGE} has no markers: expected '{begin}' and '{end}'")
-    return before + "\n".join([begin, "", *lines, "", end]) + after
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--accuracy", action="store_true", help="leave the cost as it is")
     only_accuracy = parser.parse_args().accuracy
-    page = replaced(PAGE.read_text(encoding="utf-8"), ACCURACY, accuracy())
+    page = replaced(PAGE.read_text(encoding="utf-8"), *ACCURACY, accuracy())
     if not only_accuracy:
-        page = replaced(page, COST, cost())
+        page = replaced(page, *COST, cost())
     PAGE.write_text(page, encoding="utf-8")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import matplotlib as mpl
 import torch
 
+from vitruvius.benchmarks.marked_page import replaced
 from vitruvius.hwgen.core.compiler import compile_model
 from vitruvius.hwgen.core.machine import Buffers, Machine, Order
 from vitruvius.models.integer_model import IntegerModel
@@ -146,12 +147,8 @@ def main() -> None:
             readings.append(read(model, image, rows, order))
             print(readings[-1], flush=True)
     plot(readings, PLOT)
-    page = PAGE.read_text(encoding="utf-8")
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    PAGE.write_text(
-        "\n".join([before + BEGIN, "", *table(readings), "", END]) + after, encoding="utf-8"
-    )
+    page = replaced(PAGE.read_text(encoding="utf-8"), BEGIN, END, table(readings))
+    PAGE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
+from vitruvius.benchmarks.marked_page import replaced
 from vitruvius.models.zoo import ZOO
 from vitruvius.sim.edge_moe import EdgeMoEReport, simulate_edge_moe
 from vitruvius.sim.edge_moe_ablation import Comparison, Unknown, ablation, unknowns
@@ -230,17 +231,10 @@ def plot(comparisons: Sequence[Comparison], path: Path) -> None:
         temporary.replace(path)
 
 
-def replaced(page: str, lines: list[str]) -> str:
-    """``page`` with ``lines`` between the marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{PAGE} has no marks: expected '{BEGIN}' and '{END}'")
-    return before + "\n".join([BEGIN, "", *lines, "", END]) + after
-
-
 def main() -> None:
-    PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), content()), encoding="utf-8")
+    PAGE.write_text(
+        replaced(PAGE.read_text(encoding="utf-8"), BEGIN, END, content()), encoding="utf-8"
+    )
     plot(ablation(ZOO[MODEL].config), PLOT)
     print(PAGE.name, PLOT.name)
 

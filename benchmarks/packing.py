@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from vitruvius.benchmarks.marked_page import replaced
 from vitruvius.fpga_targets.device import load_device
 from vitruvius.fpga_targets.synthesis import Resources, synthesize
 from vitruvius.hwgen.units.compute_array import ComputeArray
@@ -63,12 +64,8 @@ def main() -> None:
 
 
 def write(lines: list[str]) -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    head, begin, rest = page.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{PAGE} has no markers: expected '{BEGIN}' and '{END}'")
-    PAGE.write_text(head + "\n".join([begin, "", *lines, "", end]) + tail, encoding="utf-8")
+    page = replaced(PAGE.read_text(encoding="utf-8"), BEGIN, END, lines)
+    PAGE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

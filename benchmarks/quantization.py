@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from vitruvius.benchmarks.marked_page import replaced
 from vitruvius.models.agreement import agreement
 from vitruvius.models.datasets import photographs
 from vitruvius.models.quantization_options import QuantizationOptions
@@ -31,7 +32,7 @@ from vitruvius.models.trace import trace
 from vitruvius.models.train import accuracy
 from vitruvius.models.zoo import ZOO
 
-__all__ = ["BEGIN", "END", "main", "replaced"]
+__all__ = ["BEGIN", "END", "main"]
 
 TRAINED = ("vit_digits", "vit_mnistm", "vit_mnistm_moe")
 DEIT = ("deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224")
@@ -150,15 +151,6 @@ def wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, 120, break_on_hyphens=False)
 
 
-def replaced(page: str, lines: list[str]) -> str:
-    """``page`` with ``lines`` between its two marks; raises ValueError if it lacks them."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"expected the lines {BEGIN!r} and {END!r} in the page")
-    return before + "\n".join([begin, "", *lines, "", end]) + after
-
-
 def main() -> None:
     """Measures, and prints or writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -171,14 +163,15 @@ def main() -> None:
         return
     page = arguments.write
     if page is not None:
-        replaced(page.read_text(encoding="utf-8"), [])
+        replaced(page.read_text(encoding="utf-8"), BEGIN, END, [])
     lines = []
     for line in measured():
         print(line, flush=True)
         lines.append(line)
     if page is not None:
         temporary = page.with_name(f".{page.name}.{os.getpid()}.tmp")
-        temporary.write_text(replaced(page.read_text(encoding="utf-8"), lines), encoding="utf-8")
+        whole = replaced(page.read_text(encoding="utf-8"), BEGIN, END, lines)
+        temporary.write_text(whole, encoding="utf-8")
         temporary.replace(page)
 
 

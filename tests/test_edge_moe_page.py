@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
-
-from vitruvius.benchmarks.edge_moe import BEGIN, END, PAGE, PLOT, READINGS, content, replaced
+from vitruvius.benchmarks.edge_moe import BEGIN, END, PAGE, PLOT, READINGS, content
+from vitruvius.benchmarks.marked_page import replaced
 from vitruvius.sim.edge_moe_ablation import STEPS
 
 
 def test_the_page_is_up_to_date() -> None:
     """Fails when a formula or a parameter changed and the page did not."""
     page = PAGE.read_text(encoding="utf-8")
-    assert replaced(page, content()) == page
+    assert replaced(page, BEGIN, END, content()) == page
     assert f"]({PLOT.name})" in page
     assert PLOT.stat().st_size > 1000
 
 
 def test_every_step_has_its_unknown_explained() -> None:
     assert set(READINGS) == {step.added for step in STEPS[1:]}
-
-
-def test_only_what_is_between_the_marks_is_replaced() -> None:
-    page = f"# Page\n\nbefore\n\n{BEGIN}\n\nold\n\n{END}\n\nafter\n"
-    assert replaced(page, ["new"]) == f"# Page\n\nbefore\n\n{BEGIN}\n\nnew\n\n{END}\n\nafter\n"
-    with pytest.raises(SystemExit, match="no marks"):
-        replaced("# Page\n", [])

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from vitruvius.benchmarks.quantization import (
     BEGIN,
     DEIT,
-    END,
     FOR_DEIT,
     SETTINGS,
     TRAINED,
-    replaced,
 )
 from vitruvius.models.datasets import photographs
 
 PAGE = Path(__file__).parent.parent / "docs" / "quantization.md"
-
-
-def test_only_what_is_between_the_marks_is_replaced() -> None:
-    page = f"# Page\n\nbefore\n\n{BEGIN}\n\nold\n\n{END}\n\nafter\n"
-    new = replaced(page, ["| a |", "| b |"])
-    assert new == f"# Page\n\nbefore\n\n{BEGIN}\n\n| a |\n| b |\n\n{END}\n\nafter\n"
-    assert replaced(new, ["| a |", "| b |"]) == new
-
-
-@pytest.mark.parametrize("page", ["# Page\n", f"{BEGIN}\n", f"{END}\n{BEGIN}\n"])
-def test_a_page_without_both_marks_is_refused(page: str) -> None:
-    with pytest.raises(ValueError, match="expected the lines"):
-        replaced(page, [])
 
 
 def test_the_page_has_a_row_for_every_model_and_setting() -> None:

@@ -15,11 +15,11 @@ from vitruvius.benchmarks.accuracy_units import (
     errors,
     exact_gelu,
     probabilities,
-    replaced,
     rounded_table,
     tabled_gelu,
     units,
 )
+from vitruvius.benchmarks.marked_page import replaced
 from vitruvius.models.integer.softmax import exponential_table
 
 FINE = torch.arange(-(8 << 14), (8 << 14) + 1, dtype=torch.float64) / 2**14
@@ -28,7 +28,7 @@ FINE = torch.arange(-(8 << 14), (8 << 14) + 1, dtype=torch.float64) / 2**14
 def test_the_accuracy_on_the_page_is_up_to_date() -> None:
     """Fails when a golden, a table or a measure changed and the page did not."""
     page = PAGE.read_text(encoding="utf-8")
-    assert replaced(page, ACCURACY, accuracy()) == page
+    assert replaced(page, *ACCURACY, accuracy()) == page
 
 
 def test_every_unit_has_its_cost_on_the_page() -> None:
@@ -72,11 +72,3 @@ def test_the_probabilities_measured_are_weights_over_their_sum() -> None:
     found = probabilities(torch.tensor([[100, 100, 36]]))[0].tolist()
     assert found == pytest.approx([255 / 545, 255 / 545, 35 / 545], rel=2**-15)
     assert sum(exponential_table()[200:]) == 0 < exponential_table()[199]
-
-
-def test_only_what_is_between_the_marks_is_replaced() -> None:
-    page = f"before\n{ACCURACY[0]}\nold\n{ACCURACY[1]}\nbetween\n{COST[0]}\nkept\n{COST[1]}\n"
-    new = replaced(page, ACCURACY, ["new"])
-    assert new == page.replace("\nold\n", "\n\nnew\n\n")
-    with pytest.raises(SystemExit, match="no markers"):
-        replaced("page", COST, [])
