@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..hwgen.axi.fetch_timeline import FetchTimeline
 from ..hwgen.axi.memory_model import DEFAULT_MEMORY, MemoryModel
@@ -30,16 +29,16 @@ from ..hwgen.core.norm_engine import LATE as NORM_LATE
 from ..hwgen.core.product_engine import CONTEXTS
 from ..hwgen.core.program import Program
 from ..hwgen.core.runner import FETCH
-from ..hwgen.core.schedule import QUEUE_READ, Schedule, schedule
+from ..hwgen.core.schedule import QUEUE_READ
 from ..hwgen.units.compute_array import LATENCY as ARRAY_LATENCY
 from ..hwgen.units.layernorm import NormScale
 from ..hwgen.units.router import cycles as router_cycles
 from ..hwgen.units.softmax import Softmax
+from .contracts import Contracts, Cycles
 from .routing import Routing, check_routing, even_routing, fetch_gates
 
 __all__ = ["CycleReport", "ImageTimes", "ProductTimes", "simulate"]
 
-Cycles = NDArray[np.int64]
 _PAST = -(1 << 62)
 
 
@@ -153,10 +152,12 @@ def simulate(
     memory: MemoryModel = DEFAULT_MEMORY,
     booted: bool = False,
     routing: Sequence[Routing] | None = None,
+    contracts: Contracts | None = None,
 ) -> CycleReport:
     """The counters of a run of ``images`` images. ``booted``: an earlier run has loaded the program
     and the columns; by default nothing is loaded. Memory on the chip has a timing of its own.
     ``routing``: of each image, `even_routing` by default.
+    ``contracts``: those of hardware to compare with, in place of the machine's own.
 
     Raises VitruviusError for a routing that no image of the model can have.
     """
@@ -165,7 +166,7 @@ def simulate(
     if routing is None:
         routing = [even_routing(program)] * images
     check_routing(program, routing, images)
-    return _Simulation(program, images, memory, booted, routing).run()
+    return _Simulation(program, images, memory, booted, routing, contracts).run()
 
 
 @dataclass
@@ -198,6 +199,7 @@ class _Simulation:
         memory: MemoryModel,
         booted: bool,
         routing: Sequence[Routing],
+        contracts: Contracts | None,
     ) -> None:
         machine = program.machine
         self.routing = routing
@@ -207,7 +209,7 @@ class _Simulation:
         self.fetch_gates = fetch_gates(program)
         self.program, self.images, self.memory = program, images, memory
         self.booted = booted
-        self.rows, self.cols = machine.rows, machine.cols
+        self.machine, self.contracts = machine, contracts or Contracts()
         self.products = [decode(Product, encode(step.instruction)) for step in program.steps]
         self.norms = [decode(Norm, encode(step.instruction)) for step in program.norms]
         self.totals = program.totals
@@ -293,7 +295,7 @@ class _Simulation:
                     lost[cause] = lost.get(cause, 0) + waited
                 completes.append(complete)
                 self.issued.append(end)
-                plan = self._schedule(item)
+                plan = self.contracts.schedule(item, machine)
                 padding = plan.steps * plan.padding + QUEUE_READ * (item.expert > 0)
                 macs = step.macs * tokens if step.gate else step.macs
                 times.append(
@@ -305,7 +307,8 @@ class _Simulation:
                 if item.final:
                     # The pulse that they are complete comes a cycle before the counter shows it.
                     ready_at = complete - 1
-                self._tally(item, plan.steps, lost, padding)
+                steps = self.contracts.read_steps(item, plan, machine)
+                self._tally(item, steps, lost, padding)
                 idle_from = end
                 valid = go + FETCH * (1 if index + 1 < len(self.products) else 2)
             stored = store.store(
@@ -361,12 +364,9 @@ class _Simulation:
         """(cycle of the first word, cycle behind the last step, first cycle that shows all rows
         drained, cycles that rows waited).
         """
-        rows = self.rows
-        plan = self._schedule(item)
+        plan = self.contracts.schedule(item, self.machine)
         go += QUEUE_READ * (item.expert > 0)
-        index = np.arange(item.tokens)
-        slot = index % rows
-        load_step = index // rows * plan.period + slot * plan.skew
+        slot, load_step, finish_step = self.contracts.rows(item, plan, self.machine)
         start = load_step * plan.step_cycles + go + 1 + plan.padding
         if item.row_wait is Counter.NONE:
             delay = np.zeros(item.tokens, dtype=np.int64)
@@ -376,7 +376,6 @@ class _Simulation:
                 threshold = self.expected - item.tokens + 1 - image * self.totals[Counter.DRAINED]
             at = self._when(item.row_wait, threshold, image, item.tokens, item.row_step)
             delay = np.maximum.accumulate(np.maximum(at - start, 0))
-        finish_step = load_step + item.tiles - 1
         # A step is as late as the last row that was read before it or in it.
         late = delay[np.searchsorted(load_step, finish_step, side="right") - 1]
         issued = (finish_step + 1) * plan.step_cycles + go + late
@@ -392,26 +391,17 @@ class _Simulation:
         began = int(delay[np.searchsorted(load_step, 0, side="right") - 1]) + int(start[0])
         return began, end, int(drained[-1]) + COMPLETE + 1, int(delay[-1])
 
-    def _schedule(self, item: Product) -> Schedule:
-        return schedule(
-            tokens=item.tokens,
-            tiles=item.tiles,
-            words=item.words,
-            rows=self.rows,
-            order=self.program.machine.order,
-            queued=item.expert > 0,
-        )
-
     def _weigh(self, arrivals: Cycles, tiles: int) -> Cycles:
         """Rows whose last scores arrive at the softmax in these cycles; returns when their scales
         leave it.
         """
-        index = np.arange(len(arrivals)) * tiles
+        busy = self.contracts.softmax_cycles(tiles)
+        index = np.arange(len(arrivals)) * busy
         earliest = arrivals + Softmax.START
         earliest[0] = max(int(earliest[0]), self.weigher_free)
         first = np.maximum.accumulate(earliest - index) + index
-        self.weigher_free = int(first[-1]) + tiles
-        scales = first + tiles - 1 + Softmax.SCALE
+        self.weigher_free = int(first[-1]) + busy
+        scales = first + busy - 1 + Softmax.SCALE
         self.counts[Counter.WEIGHED].add(scales + 1)
         self.events["SOFTMAX_CHUNKS"] += tiles * len(arrivals)
         return scales
@@ -488,7 +478,8 @@ class _Simulation:
         for name, cycles in lost.items():
             events[name] += cycles
         side = {Source.KEY: "KEY", Source.VALUE: "VALUE"}.get(item.b_source, "WEIGHT")
-        counted = np.arange(item.void, item.tokens) // self.program.machine.loads
+        loads = self.contracts.loads(item, self.machine)
+        counted = np.arange(item.void, item.tokens) // loads
         at_once = int(np.bincount(counted).max()) if len(counted) else 0
         for port, read, peak in (
             ("TOKEN", len(counted) * item.words, at_once),

@@ -29,15 +29,16 @@ from .weight_placement import place_matrices
 __all__ = ["OPERATORS", "Compiled", "compile_model"]
 
 
-def compile_model(model: IntegerModel, machine: Machine) -> Program:
-    """The Program of ``model`` on ``machine``.
+def compile_model(model: IntegerModel, machine: Machine, *, prefetch: bool = True) -> Program:
+    """The Program of ``model`` on ``machine``. Without ``prefetch`` no transfer begins before the
+    product that reads it is the next one: the same results, for comparison.
 
     Raises VitruviusError if the model's operators do not form a pre-norm encoder that the
     accelerator knows (all that it has no step for), or if a buffer is too small (all of them, with
     what is missing, and the smallest shipped machine on which the model fits).
     """
     refuse_unknown(model)
-    program = _compiled(model, machine)
+    program = _compiled(model, machine, prefetch)
     short = _short(program)
     if short:
         raise VitruviusError(
@@ -132,7 +133,7 @@ OPERATORS: Mapping[str, Compiled] = {
 # -- the whole model ------------------------------------------------------------------------------
 
 
-def _compiled(model: IntegerModel, machine: Machine) -> Program:
+def _compiled(model: IntegerModel, machine: Machine, prefetch: bool = True) -> Program:
     """The Program, whether it fits or not."""
     draft = Draft(model, machine, expert_operators(model))
     done: set[str] = set()
@@ -144,7 +145,7 @@ def _compiled(model: IntegerModel, machine: Machine) -> Program:
         draft.release(done)
     last = draft.steps[-1]
     draft.steps[-1] = replace(last, instruction=replace(last.instruction, final=1))
-    fetches = _fetch(draft)
+    fetches = _fetch(draft, prefetch)
     image = draft.places[model.operators[0].name]
     features = model.operators[0].output[1]
     tokens, features_out = model.operators[-1].output
@@ -185,7 +186,7 @@ def _boot(draft: Draft) -> tuple[Fetch, ...]:
     return tuple(Fetch(target, 0, words, 0) for target, words in extents.items() if words)
 
 
-def _fetch(draft: Draft) -> tuple[Fetch, ...]:
+def _fetch(draft: Draft, prefetch: bool) -> tuple[Fetch, ...]:
     """What is brought for each image, in order: the matrices, and the image right behind the first
     one. Lets the product of each matrix wait for it.
     """
@@ -200,13 +201,14 @@ def _fetch(draft: Draft) -> tuple[Fetch, ...]:
                 matrix.source,
                 matrix.words,
                 place.start,
-                place.threshold,
+                place.threshold if prefetch else matrix.product,
                 matrix.expert,
                 matrix.routed if matrix.expert else 0,
             )
         )
         if len(fetches) == 1:
             free = matrix.product + 1 - products  # once the image before is read
+            free = free if prefetch else matrix.product
             fetches.append(Fetch(Target.IMAGE, 0, image.tokens * image.pitch, 0, free))
         step = draft.steps[matrix.product]
         item = replace(
