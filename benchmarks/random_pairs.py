@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/random_pairs.py 17        # pair 17 alone
     .venv/bin/python benchmarks/random_pairs.py 0 70      # pairs 0 to 69
 
-A number says which pair it is, in the tests too; from 52 on the models have mixtures of experts.
+A number says which pair it is, in the tests too; from 52 on the models have mixtures of experts,
+most of them with gates of several tasks, of which one is run.
 Each pair runs twice: on a memory with a random latency, gap and number of pending bursts, where
 every counter must be as predicted and every tensor that rests in a buffer equal; and with random
 waits on every channel, where the results must be.
@@ -26,7 +27,7 @@ from vitruvius.hwgen.core.compiler import compile_model
 from vitruvius.hwgen.core.machine import Buffers, Machine
 from vitruvius.hwgen.core.program import Program
 from vitruvius.models.quantize import quantize
-from vitruvius.models.trace import trace
+from vitruvius.models.tasks import trace_tasks
 from vitruvius.models.zoo.config import Experts, VisionTransformerConfig
 from vitruvius.models.zoo.vit import VisionTransformer
 from vitruvius.sim.cosim import cosimulate
@@ -42,11 +43,14 @@ _EXPERTS = 9
 
 @dataclass(frozen=True)
 class Pair:
-    """A program of a random model on a random machine, images for it, and a random memory."""
+    """A program of a random model on a random machine, images for it, a random memory, and the task
+    that is run.
+    """
 
     program: Program
     images: Tensor
     memory: MemoryModel
+    task: int = 0
 
 
 def random_machine(number: int) -> Machine:
@@ -88,7 +92,9 @@ def random_machine(number: int) -> Machine:
     )
 
 
-def _with_experts(draw: random.Random, config: VisionTransformerConfig) -> VisionTransformerConfig:
+def _with_experts(
+    draw: random.Random, config: VisionTransformerConfig, tasks: int
+) -> VisionTransformerConfig:
     """Experts in place of some MLPs; every other model gives its tokens in place of classes."""
     count = draw.randint(2, _EXPERTS)
     experts = Experts(
@@ -96,6 +102,7 @@ def _with_experts(draw: random.Random, config: VisionTransformerConfig) -> Visio
         top_k=draw.randint(1, min(4, count)),
         hidden_ratio=draw.choice([0.5, 1.0, 2.0] if config.dim > 1 else [1.0]),
         every=draw.choice([1, min(2, config.depth)]),
+        tasks=tasks,
     )
     update: dict[str, object] = {"experts": experts}
     if draw.random() < 0.5:
@@ -125,15 +132,17 @@ def pair(number: int) -> Pair:
     machine = random_machine(number // MODELS_PER_MACHINE)
     draw = random.Random(f"model {number}")
     config = _config(draw)
+    other = random.Random(f"tasks {number}")
+    tasks = other.randint(1, 3) if machine.buffers.experts else 1
     if machine.buffers.experts:
-        config = _with_experts(draw, config)
+        config = _with_experts(draw, config, tasks)
     torch.manual_seed(number)
     module = VisionTransformer(config).eval()
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(0, 0.3 + draw.random())
     shape = (config.channels, *config.image_size)
-    graph = trace(module, (torch.zeros(1, *shape),), name=f"random{number}")
+    graph = trace_tasks(module, (torch.zeros(1, *shape),), name=f"random{number}")
     images = torch.randn(6, *shape)
     model = quantize(graph, images)
     memory = MemoryModel(
@@ -141,7 +150,8 @@ def pair(number: int) -> Pair:
         gap=draw.choice([0, 0, 1, 3]),
         outstanding=draw.randint(1, 5),
     )
-    return Pair(compile_model(model, machine), images[: draw.randint(1, 4)], memory)
+    program = compile_model(model, machine)
+    return Pair(program, images[: draw.randint(1, 4)], memory, other.randrange(tasks))
 
 
 def faults(number: int) -> list[str]:
@@ -149,7 +159,7 @@ def faults(number: int) -> list[str]:
     made = pair(number)
     replay = f"replay: .venv/bin/python benchmarks/random_pairs.py {number}"
     found = []
-    exact = cosimulate(made.program, made.images, memory=made.memory, tensors="all")
+    exact = cosimulate(made.program, made.images, memory=made.memory, task=made.task, tensors="all")
     found += [f"{item}; {replay}" for item in exact.mismatches]
     found += [
         f"{name}: predicted {predicted}, measured {measured}, {made.memory}; {replay}"
@@ -157,7 +167,12 @@ def faults(number: int) -> list[str]:
         if predicted != measured
     ]
     waiting = cosimulate(
-        made.program, made.images, memory=made.memory, jitter=number, tensors="none"
+        made.program,
+        made.images,
+        memory=made.memory,
+        task=made.task,
+        jitter=number,
+        tensors="none",
     )
     found += [f"with random waits: {item}; {replay}" for item in waiting.mismatches]
     return found

@@ -73,6 +73,15 @@ def trace_workload(workload: Workload, unmapped: Literal["error", "host"] = "err
     return trace(workload.module, workload.example_inputs, name=workload.name, unmapped=unmapped)
 
 
+def _trace_tasks(workload: Workload) -> Graph:
+    """The graph of a workload with the gates of all its tasks, if it has several."""
+    from ..models.tasks import trace_tasks
+
+    if workload.task is not None:
+        return trace_workload(workload)
+    return trace_tasks(workload.module, workload.example_inputs, name=workload.name)
+
+
 def quantized(
     model: str,
     *,
@@ -123,7 +132,7 @@ def quantized(
         from ..models.agreement import hold_out
 
         images, held = hold_out(images)
-    graph = trace_workload(workload)
+    graph = _trace_tasks(workload)
     made = quantization(graph, images, name=workload.name, options=options)
     return Quantized(
         made.model,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -20,10 +20,15 @@ _BIAS_LIMIT = (1 << 30) - 1
 
 
 def correct_biases(
-    model: IntegerModel, graph: Graph, images: Tensor, products: Mapping[str, Product]
+    model: IntegerModel,
+    graph: Graph,
+    images: Tensor,
+    products: Mapping[str, Product],
+    only: Collection[str] | None = None,
 ) -> IntegerModel:
     """``model`` with the biases of its products moved so that the mean output of each feature is
-    the float graph's on ``images`` [n, C, H, W], and with its quality there.
+    the float graph's on ``images`` [n, C, H, W], and with its quality there. ``only``: names of
+    the products that are corrected, all if None.
 
     Products are corrected in order of execution, each with those before it corrected already
     (empirical bias correction: Nagel et al., arXiv 1906.04721, section 4.2 and appendix D). The
@@ -34,11 +39,12 @@ def correct_biases(
     tensors = dict(model.tensors)
     rows: list[LayerQuality] = []
     read = tokens_read(model)
+    chosen = products if only is None else only
 
     def visit(
         operator: IntegerOperator, operands: Sequence[Tensor], value: Tensor | None
     ) -> Tensor:
-        if operator.kind == "Linear" and value is not None and operator.name in products:
+        if operator.kind == "Linear" and value is not None and operator.name in chosen:
             codes = corrected(operator, operands, value)
         else:
             codes = model.evaluate(operator, list(operands), images)

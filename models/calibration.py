@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd, prod
 from typing import TypeAlias
@@ -23,6 +23,7 @@ __all__ = [
     "observe",
     "rows_of",
     "scale_of",
+    "together",
 ]
 
 _Look: TypeAlias = Callable[[Operator, Tensor, int, int], None]
@@ -107,6 +108,23 @@ def observe(graph: Graph, images: Tensor) -> Observations:
 
     _run(graph, images, look)
     samples = {name: block[index, : filled[index]] for name, index in row.items() if filled[index]}
+    return Observations(largest, samples)
+
+
+def together(seen: Sequence[Observations]) -> Observations:
+    """What was seen of several graphs with operators of the same names on the same images, as of
+    one: the largest magnitudes of all, and of the samples an equal share from each.
+    """
+    if len(seen) == 1:
+        return seen[0]
+    samples = {}
+    for name, given in seen[0].samples.items():
+        parts = [item.samples[name] for item in seen]
+        cuts = [len(given) * place // len(seen) for place in range(len(seen) + 1)]
+        samples[name] = torch.cat(
+            [part[low:high] for part, low, high in zip(parts, cuts, cuts[1:], strict=False)]
+        )
+    largest = {name: max(item.largest[name] for item in seen) for name in seen[0].largest}
     return Observations(largest, samples)
 
 

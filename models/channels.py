@@ -39,6 +39,7 @@ def places(graph: Graph) -> Iterator[Place]:
     Skipped are those whose parameters another operator shares, or that anything else reads.
     """
     uses = Counter(key for item in graph.operators() for key in item.tensors.values())
+    uses.update(key for task in graph.tasks for key in task.values())
     for operator in graph.operators():
         if operator.kind in _NORMS and "weight" in operator.tensors:
             place = _norm(graph, operator)
@@ -147,5 +148,7 @@ def _readers(
         order = torch.argsort(table[0])
         if not torch.equal(table[0][order], torch.arange(len(order))):
             return None
-        found.append((reader.tensors["weight"], name, order))
+        key = reader.tensors["weight"]
+        keys = [key, *(task[key] for task in graph.tasks if key in task)]
+        found.extend((key, name, order) for key in keys)
     return tuple(found) or None

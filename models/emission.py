@@ -4,7 +4,7 @@ stream.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from .calibration import Observations, scale_of
 from .graph import Graph, Operator
 from .integer.requantize import Dyadic, dyadic_tensor
-from .integer_model import IntegerOperator
+from .integer_operator import IntegerOperator, role_of
 from .lowered import Codes, Image, Pending, Value
 from .quantization_options import QuantizationOptions
 from .weight_codes import WeightCodes, encode_weights, nearest
@@ -43,9 +43,9 @@ class Emission:
     """The integer operators made so far, and what each graph operator has become.
 
     ``seen`` are the ranges of the float tensors of ``graph``, ``weights`` the codes of its products
-    by operator name (the nearest ones if None); ``emitted`` and ``tensors`` are the integer model,
-    ``products`` says of each emitted Linear where it comes from. ``bits`` is the width of
-    activations.
+    by operator name (the nearest ones if None), ``task_gates`` those of the gates of each task
+    after the first; ``emitted`` and ``tensors`` are the integer model, ``products`` says of each
+    emitted Linear where it comes from. ``bits`` is the width of activations.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Emission:
         seen: Observations,
         options: QuantizationOptions | None = None,
         weights: Mapping[str, WeightCodes] | None = None,
+        task_gates: Sequence[Mapping[str, WeightCodes]] = (),
     ) -> None:
         self.graph = graph
         self.seen = seen
@@ -62,6 +63,7 @@ class Emission:
         if weights is None:
             weights = encode_weights(graph, torch.empty(0), 8)
         self.weights = weights
+        self.task_gates = task_gates
         self.products: dict[str, Product] = {}
         self.emitted: list[IntegerOperator] = []
         self.tensors: dict[str, Tensor] = {}
@@ -122,19 +124,54 @@ class Emission:
         features.
         """
         producer = pending.producer
-        weight = self.weights[producer.name]
-        codes, column_scale = weight.codes, weight.scale
-        bias = torch.zeros(len(codes), dtype=torch.float64)
-        if "bias" in producer.tensors:
-            bias = self.graph.tensors[producer.tensors["bias"]].to(torch.float64)
         source = self.values[producer.inputs[0]]
         if isinstance(source, Image):
             operand, in_scale = self.image(source, producer)
+            order = None
         else:
             if not isinstance(source, Codes):
                 raise NoIntegerFormError("reads a tensor that is not int8 codes")
             operand, order = self.rows(source, self.bits)
             in_scale = source.scale
+        choices = [self.weights[producer.name]]
+        choices += [gates[producer.name] for gates in self.task_gates if producer.name in gates]
+        tensors: dict[str, Tensor] = {}
+        for task, weight in enumerate(choices):
+            made = self._weights(producer, weight, order, columns, in_scale, scale)
+            tensors.update({role_of(role, task): tensor for role, tensor in made.items()})
+        self.products[name] = Product(producer, columns)
+        features, reduction = tensors["weight"].shape
+        return self.emit(
+            IntegerOperator(
+                name=name,
+                kind="Linear",
+                inputs=(operand,),
+                output=(pending.tokens, features),
+                bits=bits,
+                scale=scale,
+                origin=origin,
+                macs=pending.tokens * features * reduction,
+            ),
+            tensors,
+        )
+
+    def _weights(
+        self,
+        producer: Operator,
+        weight: WeightCodes,
+        order: Tensor | None,
+        columns: Tensor | None,
+        in_scale: float,
+        scale: float,
+    ) -> dict[str, Tensor]:
+        """The tensors of a Linear by their roles: ``order`` is that of its operand's features,
+        ``columns`` are its own, ``in_scale`` and ``scale`` those of its operand and its result.
+        """
+        codes, column_scale = weight.codes, weight.scale
+        bias = torch.zeros(len(codes), dtype=torch.float64)
+        if "bias" in producer.tensors:
+            bias = self.graph.tensors[producer.tensors["bias"]].to(torch.float64)
+        if order is not None:
             codes = codes[:, order]
         if columns is not None:
             codes, column_scale, bias = codes[columns], column_scale[columns], bias[columns]
@@ -148,26 +185,13 @@ class Emission:
             codes[coarser] = nearest(values, by_bias[coarser], self.options.weight_bits)
             column_scale = torch.maximum(column_scale, by_bias)
         bias_codes = torch.round(bias / (column_scale * in_scale))
-        self.products[name] = Product(producer, columns)
         multiplier, shift = dyadic_tensor(column_scale * in_scale / scale)
-        return self.emit(
-            IntegerOperator(
-                name=name,
-                kind="Linear",
-                inputs=(operand,),
-                output=(pending.tokens, len(codes)),
-                bits=bits,
-                scale=scale,
-                origin=origin,
-                macs=pending.tokens * codes.numel(),
-            ),
-            {
-                "weight": codes,
-                "bias": bias_codes.to(torch.int32),
-                "multiplier": multiplier.to(torch.int32),
-                "shift": shift.to(torch.uint8),
-            },
-        )
+        return {
+            "weight": codes,
+            "bias": bias_codes.to(torch.int32),
+            "multiplier": multiplier.to(torch.int32),
+            "shift": shift.to(torch.uint8),
+        }
 
     def image(self, image: Image, conv: Operator) -> tuple[str, float]:
         """The Quantize operator in front of a patch embedding."""

@@ -89,6 +89,8 @@ class Graph:
     operators: in any order; ``operators()`` gives them in topological order, ties by this order.
     tensors: constants by key, float32 unless the model says otherwise.
     regions, mixtures, unmapped: see the classes.
+    tasks: of a model for several tasks, what each task after the first has in the place of its
+        gates' weights: tensor key -> tensor key (see `models.tasks`).
     batched: whether the operators take batches of any length; if not, ``execute`` takes a longer
         batch piece by piece.
 
@@ -104,6 +106,7 @@ class Graph:
         regions: Iterable[AttentionRegion] = (),
         mixtures: Iterable[MixtureRegion] = (),
         unmapped: Iterable[Unmapped] = (),
+        tasks: Iterable[Mapping[str, str]] = (),
         batched: bool = True,
     ) -> None:
         self.name = name
@@ -111,6 +114,7 @@ class Graph:
         self.regions: tuple[AttentionRegion, ...] = tuple(regions)
         self.mixtures: tuple[MixtureRegion, ...] = tuple(mixtures)
         self.unmapped: tuple[Unmapped, ...] = tuple(unmapped)
+        self.tasks: tuple[Mapping[str, str], ...] = tuple(tasks)
         self.batched = batched
         given = list(operators)
         self._operators = {operator.name: operator for operator in given}
@@ -299,8 +303,10 @@ def _vocabulary(graph: Graph) -> Iterator[str]:
 
 
 def _tensors(graph: Graph) -> Iterator[str]:
-    """Every tensor an operator names exists, and every tensor is named."""
-    used = set()
+    """Every tensor an operator or a task names exists, and every tensor is named."""
+    used = {key for task in graph.tasks for key in task.values()}
+    for key in sorted(used - graph.tensors.keys()):
+        yield f"a task has {key}, which the graph does not hold"
     for op in graph.operators():
         for role, key in op.tensors.items():
             used.add(key)

@@ -66,6 +66,28 @@ class IntegerModel:
         raise KeyError(name)
 
     @property
+    def tasks(self) -> int:
+        """How many tasks it has gates for."""
+        return max(operator.tasks for operator in self.operators)
+
+    def for_task(self, task: int) -> IntegerModel:
+        """The model with the gates of ``task``, from 0, alone. As it stands, a model for several
+        tasks runs the first one.
+
+        Raises VitruviusError if there is no such task.
+        """
+        if not 0 <= task < self.tasks:
+            raise VitruviusError(
+                f"{self.name}: expected a task of 0 to {self.tasks - 1}, got {task}"
+            )
+        if self.tasks == 1:
+            return self
+        operators = tuple(operator.for_task(task) for operator in self.operators)
+        keys = {key for operator in operators for key in operator.tensors.values()}
+        tensors = {key: tensor for key, tensor in self.tensors.items() if key in keys}
+        return IntegerModel(self.name, operators, tensors, self.quality)
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of an input image."""
         attributes = self.operators[0].attributes
@@ -220,7 +242,12 @@ class IntegerModel:
                 continue
             known[operator.name] = operator
             inputs = [known[name] for name in operator.inputs]
-            rows = self._bounds[operator.name] = accumulator_bounds(operator, inputs, self.tensors)
+            rows = [
+                row
+                for task in range(operator.tasks)
+                for row in accumulator_bounds(operator.for_task(task), inputs, self.tensors)
+            ]
+            self._bounds[operator.name] = rows
             broken += [
                 f"{row.operator}: {row.what} can reach {row.bound}, limit {row.limit}"
                 for row in rows

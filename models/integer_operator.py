@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .integer.requantize import Dyadic
 
-__all__ = ["ACTIVATIONS", "IntegerOperator", "LayerQuality"]
+__all__ = ["ACTIVATIONS", "IntegerOperator", "LayerQuality", "role_of"]
 
 ACTIVATIONS = ("Gelu", "GeluTanh", "QuickGelu", "Silu", "Relu")
 """Kinds that compute ``relu(x) - delta(|x|)`` of 16-bit codes, each with its own table."""
@@ -23,7 +23,8 @@ class IntegerOperator:
     its codes;
     scale: value of one step. origin: the graph operator that computes the same tensor in float
     ("" if none).
-    tensors: role -> key into IntegerModel.tensors. macs: multiply-accumulates for one image.
+    tensors: role -> key into IntegerModel.tensors; what another task has in the place of a role
+    stands under `role_of` it. macs: multiply-accumulates for one image.
     """
 
     name: str
@@ -42,6 +43,31 @@ class IntegerOperator:
         return Dyadic(
             int(self.attributes[f"{role}_multiplier"]), int(self.attributes[f"{role}_shift"])
         )
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks it has tensors of."""
+        return 1 + max(
+            (int(role.rpartition("@")[2]) for role in self.tensors if "@" in role), default=0
+        )
+
+    def for_task(self, task: int) -> IntegerOperator:
+        """The operator with the tensors of ``task`` alone; those of which it has one are of all."""
+        roles = {role: key for role, key in self.tensors.items() if "@" not in role}
+        if task:
+            roles = {
+                role: self.tensors.get(role_of(role, task), key) for role, key in roles.items()
+            }
+        return replace(self, tensors=roles)
+
+
+def role_of(role: str, task: int) -> str:
+    """The role that a tensor of ``task`` in the place of ``role`` has.
+
+    >>> role_of("weight", 0), role_of("weight", 1)
+    ('weight', 'weight@1')
+    """
+    return f"{role}@{task}" if task else role
 
 
 @dataclass(frozen=True)

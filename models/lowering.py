@@ -11,7 +11,7 @@ features into the weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -52,8 +52,9 @@ __all__ = ["Lowering"]
 class Lowering(Streams):
     """Walks ``graph`` once; ``emitted`` and ``tensors`` then hold the integer model.
 
-    ``seen`` are the ranges of the float tensors. ``run`` raises VitruviusError listing every
-    operator without an integer form, with module path and source line.
+    ``seen`` are the ranges of the float tensors, ``weights`` and ``task_gates`` codes, as in
+    `Emission`. ``run`` raises VitruviusError listing every operator without an integer form, with
+    module path and source line.
     """
 
     def __init__(
@@ -62,8 +63,9 @@ class Lowering(Streams):
         seen: Observations,
         options: QuantizationOptions | None = None,
         weights: Mapping[str, WeightCodes] | None = None,
+        task_gates: Sequence[Mapping[str, WeightCodes]] = (),
     ) -> None:
-        super().__init__(graph, seen, options, weights)
+        super().__init__(graph, seen, options, weights, task_gates)
         self.refusals = Refusals(graph, _HANDLERS)
         self.regions = {region.apply: region for region in graph.regions}
         self.mixtures = {region.combine: region for region in graph.mixtures}

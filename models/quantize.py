@@ -9,14 +9,15 @@ from torch import Tensor
 
 from ..errors import VitruviusError
 from .bias_correction import correct_biases
-from .calibration import few, masks_of, observe
+from .calibration import few, masks_of, observe, together
 from .comparison import measure
 from .equalisation import Equalised, equalise
 from .graph import Graph
 from .integer_model import IntegerModel
 from .lowering import Lowering
 from .quantization_options import QuantizationOptions
-from .weight_codes import encode_weights
+from .tasks import graphs_of
+from .weight_codes import encode_gates, encode_weights
 
 __all__ = ["Quantization", "quantization", "quantize"]
 
@@ -67,11 +68,22 @@ def quantization(
     equalised: tuple[Equalised, ...] = ()
     if options.equalise:
         graph, equalised = equalise(graph, calibration, options)
-    seen = observe(graph, calibration)
-    weights = encode_weights(graph, calibration, options.weight_bits)
-    lowering = Lowering(graph, seen, options, weights)
+    first, *others = graphs_of(graph)
+    seen = together([observe(item, calibration) for item in (first, *others)])
+    weights = encode_weights(first, calibration, options.weight_bits)
+    gates = [encode_gates(item, options.weight_bits) for item in others]
+    lowering = Lowering(first, seen, options, weights, gates)
     lowering.run()
     model = IntegerModel(name or graph.name, tuple(lowering.emitted), lowering.tensors)
-    sample = few(graph, calibration, macs=_SIDE_BY_SIDE_MACS, least=_SIDE_BY_SIDE_IMAGES)
-    evaluation = correct_biases if options.bias_correction else measure
-    return Quantization(evaluation(model, graph, sample, lowering.products), equalised)
+    sample = few(first, calibration, macs=_SIDE_BY_SIDE_MACS, least=_SIDE_BY_SIDE_IMAGES)
+    if not options.bias_correction:
+        return Quantization(measure(model, first, sample, lowering.products), equalised)
+    model = correct_biases(model, first, sample, lowering.products)
+    for task, item in enumerate(others, 1):
+        # The layers that all tasks share are corrected already.
+        own = {operator.name for operator in model.operators if operator.tasks > 1}
+        view = correct_biases(model.for_task(task), item, sample, lowering.products, own)
+        model = IntegerModel(
+            model.name, model.operators, {**model.tensors, **view.tensors}, model.quality
+        )
+    return Quantization(model, equalised)

@@ -34,12 +34,15 @@ _RETURN_EXAMPLE = "return them too: return module, torch.zeros(1, 3, 224, 224)"
 
 @dataclass(frozen=True)
 class Workload:
-    """A module in eval mode, example inputs for one image each, and its images if it has a set."""
+    """A module in eval mode, example inputs for one image each, and its images if it has a set.
+    ``task``: the only one that counts, of a module for several; None if all do.
+    """
 
     name: str
     module: nn.Module
     example_inputs: tuple[Tensor, ...]
     dataset: Dataset | None
+    task: int | None = None
 
 
 def zoo_names() -> tuple[str, ...]:
@@ -89,7 +92,7 @@ def _from_entry(entry: ZooModel) -> Workload:
     if entry.weights is not None:
         load_pretrained(module, entry.weights)
     dataset = entry.dataset() if entry.dataset is not None else None
-    return Workload(entry.name, module.eval(), entry.example_inputs(), dataset)
+    return Workload(entry.name, module.eval(), entry.example_inputs(), dataset, entry.task)
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -11,7 +11,7 @@ from torch import Tensor
 from .calibration import batches
 from .graph import Graph, Operator, execute
 
-__all__ = ["WeightCodes", "compensated", "encode_weights", "nearest", "row_scales"]
+__all__ = ["WeightCodes", "compensated", "encode_gates", "encode_weights", "nearest", "row_scales"]
 
 _CLIPS = tuple(percent / 100 for percent in range(100, 39, -4))
 _DAMPING = 0.01
@@ -128,6 +128,15 @@ def encode_weights(graph: Graph, images: Tensor, bits: int) -> Mapping[str, Weig
 
     execute(graph, next(batches(graph, images, _MOMENT_ELEMENTS)), observe=look)
     return found
+
+
+def encode_gates(graph: Graph, bits: int) -> Mapping[str, WeightCodes]:
+    """Codes by name of the gates of mixtures alone, as `encode_weights` gives them."""
+    width = max(bits, 8)
+    return {
+        mixture.gate: _encode(graph, graph.operator(mixture.gate), width, moments=None)
+        for mixture in graph.mixtures
+    }
 
 
 def _is_product(operator: Operator) -> bool:

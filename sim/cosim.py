@@ -19,12 +19,12 @@ from ..hwgen.axi.bus import border_beats
 from ..hwgen.axi.memory_model import DEFAULT_MEMORY, MemoryModel
 from ..hwgen.axi.register_map import register, register_map
 from ..hwgen.core.accelerator import COUNTERS, PEAKS
-from ..hwgen.core.core import DebugMemory
+from ..hwgen.core.core import DebugMemory, queue_word
 from ..hwgen.core.image import ParameterImage
 from ..hwgen.core.machine import Machine
 from ..hwgen.core.program import Boundary, Program
 from ..hwgen.generate import TOP, verilog_of
-from ..models.integer_model import IntegerOperator
+from ..models.integer_model import IntegerModel, IntegerOperator
 from .cycle import simulate
 from .native.build import build_native
 from .native.engine import NativeOutcome, NativeProgress, NativeRun, ScriptRun
@@ -58,8 +58,9 @@ _SPARE_CYCLES = 1_000_000
 
 @dataclass(frozen=True)
 class Mismatch:
-    """The first difference in a tensor of an image: element [token][feature], expected from the
-    golden, got from the RTL; how many elements differ.
+    """The first difference in a tensor of an image: element [token][feature] (of a queue the entry,
+    and 0 for its token or 1 for its weight), expected from the golden, got from the RTL; how many
+    elements differ.
     """
 
     image: int
@@ -97,7 +98,7 @@ class CosimReport:
     without ``timed`` only those that no memory can change. cycles: the CYCLES register.
     cycles_per_s: simulated cycles per second of wall time, after the build.
     logits: codes per image from the RTL. tensors_compared: tensors beside the logits, over all
-    images.
+    images; queues_compared: queues of experts, token by token with the weights, over all images.
     """
 
     model: str
@@ -116,6 +117,7 @@ class CosimReport:
     wall_s: float
     logits: list[list[int]]
     tensors_compared: int
+    queues_compared: int
     mismatches: tuple[Mismatch, ...]
 
     @property
@@ -157,6 +159,7 @@ def cosimulate(
     tensors: Literal["all", "blocks", "none"] = "blocks",
     memory: MemoryModel = DEFAULT_MEMORY,
     jitter: int | None = None,
+    task: int = 0,
     waves: Path | None = None,
     prepared: ScriptRun | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -166,11 +169,12 @@ def cosimulate(
     run, and compares.
 
     tensors: which intermediate tensors are compared beside the logits: the residual stream at block
-    boundaries, every tensor that rests in a buffer, or none. For them each image runs once more,
-    alone, and is stopped wherever one stands complete.
+    boundaries, every tensor that rests in a buffer, or none; unless none, the queues of all experts
+    too. For them each image runs once more, alone, and is stopped wherever one stands complete.
     memory: its timing, which the cycle simulator predicts; that of the engine cocotb is
     cocotbext-axi's own, and memory on the chip has its own. jitter: a seed for random waits on
-    every channel on top; then cycles are not predicted. waves: where to leave an FST file (slow).
+    every channel on top; then cycles are not predicted. task: whose gates are used.
+    waves: where to leave an FST file (slow).
     prepared: what `prepare` gave, if it is at hand. stop: once set, the run is ended.
 
     Raises VitruviusError if a tool is missing, the build fails, a bus rule is broken or the run
@@ -191,9 +195,12 @@ def cosimulate(
         if 0 < item.product < len(program.steps)
         and (tensors == "all" or (tensors == "blocks" and item.memory is DebugMemory.RESIDUAL))
     ]
-    routing = routing_of(program, images)
-    predicted = simulate(program, images=len(images), memory=memory, routing=routing)
-    session = _Session(program, images, chosen, limit=20 * predicted.cycles + _SPARE_CYCLES)
+    golden = program.model.for_task(task)
+    routing = routing_of(program, images, task)
+    predicted = simulate(program, images=len(images), memory=memory, routing=routing, task=task)
+    limit = 20 * predicted.cycles + _SPARE_CYCLES
+    queues = [] if tensors == "none" else _queues(program, golden, images)
+    session = _Session(program, images, chosen, queues, task=task, limit=limit)
 
     def tell(state: NativeProgress) -> None:
         if progress is not None:
@@ -215,7 +222,7 @@ def cosimulate(
             f"co-simulation: the accelerator stopped with status {outcome.values['status']:#010x}"
         )
     timed = jitter is None and engine != "cocotb"
-    logits, mismatches = session.compare(outcome)
+    logits, mismatches = session.compare(outcome, golden)
     wrong = {item.image for item in mismatches}
     return CosimReport(
         model=program.model.name,
@@ -237,6 +244,7 @@ def cosimulate(
         wall_s=time.perf_counter() - began,
         logits=logits,
         tensors_compared=len(chosen) * len(images),
+        queues_compared=len(queues),
         mismatches=mismatches,
     )
 
@@ -245,9 +253,17 @@ class _Session:
     """What the host does in a co-simulation, what lies in memory, and what comes back."""
 
     def __init__(
-        self, program: Program, images: Tensor, chosen: Sequence[Boundary], *, limit: int
+        self,
+        program: Program,
+        images: Tensor,
+        chosen: Sequence[Boundary],
+        queues: Sequence[_Queue],
+        *,
+        task: int,
+        limit: int,
     ) -> None:
         self.program, self.images, self.chosen, self.limit = program, images, chosen, limit
+        self.queues = queues
         self.layout = layout = ParameterImage(program, images=len(images))
         self.on_chip = bool(program.machine.memory)
         self.contents: list[tuple[int, bytes]] = [(layout.parameters, layout.to_bytes())]
@@ -267,6 +283,7 @@ class _Session:
             ("COUNT", len(images)),
             ("IMAGE_PITCH", layout.image_pitch),
             ("RESULT_PITCH", layout.result_pitch),
+            ("TASK", task),
         ):
             script.write(register(name), value)
         script.write(register("CONTROL"), 1).wait_done(limit)
@@ -275,7 +292,7 @@ class _Session:
             script.read(register(name, registers), name)
         dump = script.dump_on_chip if self.on_chip else script.dump
         dump(layout.results, layout.result_pitch * len(images), "results")
-        if chosen:
+        if chosen or queues:
             script.write(register("COUNT"), 1)
             for index in range(len(images)):
                 self._stopped(index)
@@ -283,9 +300,12 @@ class _Session:
     def _stopped(self, image: int) -> None:
         """The image once more, stopped before each product before which a tensor is complete."""
         script, machine = self.script, self.program.machine
-        stops = sorted({boundary.product for boundary in self.chosen})
+        before = {boundary.product for boundary in self.chosen}
+        before |= {queue.product for queue in self.queues}
+        # The last layer's queues are still there when the image is done.
+        *stops, end = sorted({*before, len(self.program.steps)})
         script.write(register("IMAGES"), self.layout.images + image * self.layout.image_pitch)
-        script.write(register("BREAK"), stops[0]).write(register("CONTROL"), 1)
+        script.write(register("BREAK"), stops[0] if stops else 0).write(register("CONTROL"), 1)
         for stop, after in zip(stops, [*stops[1:], 0], strict=True):
             script.wait_done(self.limit, name=f"stop{image}_{stop}")
             for number, boundary in enumerate(self.chosen):
@@ -297,17 +317,28 @@ class _Session:
                         -(-_word_bits(machine, boundary) // 32),
                         f"tensor{image}_{number}",
                     )
+            self._read_queues(image, stop)
             script.write(register("BREAK"), after).write(register("CONTROL"), 2)
         script.wait_done(self.limit, name=f"stopped{image}")
+        self._read_queues(image, end)
 
-    def compare(self, outcome: NativeOutcome) -> tuple[list[list[int]], tuple[Mismatch, ...]]:
-        """(logits of each image, differences) of what a run left."""
+    def _read_queues(self, image: int, stop: int) -> None:
+        """The queues of the mixture that is complete before product ``stop``, if there is one."""
+        for number, queue in enumerate(self.queues):
+            if (queue.image, queue.product) == (image, stop):
+                first, count = queue_word(queue.expert, 0), max(1, len(queue.entries))
+                self.script.read_debug(DebugMemory.QUEUE, first, count, 2, f"queue{number}")
+
+    def compare(
+        self, outcome: NativeOutcome, model: IntegerModel
+    ) -> tuple[list[list[int]], tuple[Mismatch, ...]]:
+        """(logits of each image, differences from ``model``) of what a run left."""
         golden: dict[str, Tensor] = {}
 
         def look(operator: IntegerOperator, codes: Tensor) -> None:
             golden[operator.name] = codes
 
-        expected = self.program.model.run(self.images, observe=look)
+        expected = model.run(self.images, observe=look)
         layout, machine = self.layout, self.program.machine
         logits = []
         found: list[Mismatch] = []
@@ -320,6 +351,15 @@ class _Session:
                 found += _difference(
                     image, boundary.operator, golden[boundary.operator][image], got
                 )
+        for number, queue in enumerate(self.queues):
+            data = torch.frombuffer(bytearray(outcome.data[f"queue{number}"]), dtype=torch.uint16)
+            rows = data.to(torch.int64).reshape(-1, 4)
+            length, name = int(rows[0, 2]), f"{queue.gate}: queue of expert {queue.expert}"
+            got = rows[:length, :2]
+            if length > len(rows):
+                got = torch.zeros(length, 2)
+            expected_rows = torch.tensor(queue.entries, dtype=torch.int64).reshape(-1, 2)
+            found += _difference(queue.image, name, expected_rows, got)
         return logits, tuple(found)
 
     def image_cycles(self, outcome: NativeOutcome) -> list[int]:
@@ -333,6 +373,34 @@ class _Session:
             return []
         ends = [outcome.values["CYCLES"] - (last[-1] - cycle) for cycle in last]
         return [end - before for end, before in zip(ends, [0, *ends], strict=False)]
+
+
+@dataclass(frozen=True)
+class _Queue:
+    """A queue as it must be: ``entries`` are (token, weight), complete before product ``product``
+    of image number ``image``.
+    """
+
+    image: int
+    product: int
+    gate: str
+    expert: int
+    entries: list[tuple[int, int]]
+
+
+def _queues(program: Program, golden: IntegerModel, images: Tensor) -> list[_Queue]:
+    """The queues of all experts of all images."""
+    tables = golden.routing(images) if program.mixtures else {}
+    found = []
+    for image in range(len(images)):
+        for mixture in program.mixtures:
+            table = tables[mixture.gate]
+            for expert in range(mixture.experts):
+                tokens, place = (table.experts[image] == expert).nonzero(as_tuple=True)
+                weights = table.weights[image][tokens, place]
+                entries = list(zip(tokens.tolist(), weights.tolist(), strict=True))
+                found.append(_Queue(image, mixture.product, mixture.gate, expert, entries))
+    return found
 
 
 def _word_bits(machine: Machine, boundary: Boundary) -> int:

@@ -152,11 +152,12 @@ def simulate(
     memory: MemoryModel = DEFAULT_MEMORY,
     booted: bool = False,
     routing: Sequence[Routing] | None = None,
+    task: int = 0,
     contracts: Contracts | None = None,
 ) -> CycleReport:
     """The counters of a run of ``images`` images. ``booted``: an earlier run has loaded the program
     and the columns; by default nothing is loaded. Memory on the chip has a timing of its own.
-    ``routing``: of each image, `even_routing` by default.
+    ``routing``: of each image, `even_routing` by default. ``task``: whose gates are used.
     ``contracts``: those of hardware to compare with, in place of the machine's own.
 
     Raises VitruviusError for a routing that no image of the model can have.
@@ -166,7 +167,7 @@ def simulate(
     if routing is None:
         routing = [even_routing(program)] * images
     check_routing(program, routing, images)
-    return _Simulation(program, images, memory, booted, routing, contracts).run()
+    return _Simulation(program, images, memory, booted, routing, task, contracts).run()
 
 
 @dataclass
@@ -199,10 +200,11 @@ class _Simulation:
         memory: MemoryModel,
         booted: bool,
         routing: Sequence[Routing],
+        task: int,
         contracts: Contracts | None,
     ) -> None:
         machine = program.machine
-        self.routing = routing
+        self.routing, self.task = routing, task
         self.routed: list[int] = []  # the first cycle that shows 1, 2, 3 … tokens routed
         self.expected = 0  # rows that are drained when all that has begun is
         self.gates = {index: step.gate for index, step in enumerate(program.steps) if step.gate}
@@ -453,14 +455,16 @@ class _Simulation:
             absolute = fetch.threshold + image * self.totals[Counter.ISSUED]
             if absolute > 0:
                 ready = self.issued[absolute - 1]
-        address, beats = self.layout.place(fetch, image)
+        address, beats = self.layout.place(fetch, image, self.task)
         began = self.fetched[-1] if self.fetched else 0
         skipped = False
         if fetch.expert:
             skipped = not self.routing[image][self.fetch_gates[index]][fetch.expert - 1]
             tokens = fetch.routed + image * self.totals[Counter.ROUTED]
             ready = max(ready, self.routed[tokens - 1])
-        self.fetched.append(self.timeline.fetch(ready, address, beats, skipped=skipped))
+        self.fetched.append(
+            self.timeline.fetch(ready, address, beats, skipped=skipped, by_task=fetch.tasks > 1)
+        )
         self.fetch_spans.append((max(ready, began), self.fetched[-1]))
         self.fetch_at += 1
         if self.fetch_at == len(self.program.fetches):

@@ -30,11 +30,13 @@ def even_routing(program: Program) -> Routing:
     }
 
 
-def routing_of(program: Program, images: Tensor) -> list[Routing]:
-    """The queues of each of the float ``images`` [n, C, H, W], by the integer model."""
+def routing_of(program: Program, images: Tensor, task: int = 0) -> list[Routing]:
+    """The queues of each of the float ``images`` [n, C, H, W] with the gates of ``task``, by the
+    integer model.
+    """
     if not program.mixtures:
         return [{} for _ in images]
-    chosen = program.model.routing(images)
+    chosen = program.model.for_task(task).routing(images)
     lengths = {
         mixture.gate: torch.nn.functional.one_hot(
             chosen[mixture.gate].experts, mixture.experts

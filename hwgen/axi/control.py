@@ -65,7 +65,7 @@ class ControlPort(wiring.Component):
     break_product, options (32 bits) : Out
     busy, done, paused, error (4), product (16), error_address (64), program_digest (32) : In
     counters : In, 32 bits each, counter 0 in the lowest bits
-    debug_memory (2), debug_word (24), debug_slice (8) : Out; debug_data (32) : In
+    debug_memory (3), debug_word (24), debug_slice (8) : Out; debug_data (32) : In
     window_address (32, bytes), window_write (32), window_enable, window_read : Out, strobes of one
         cycle; window_data (32) : In, two cycles after window_read
 
@@ -100,7 +100,7 @@ class ControlPort(wiring.Component):
                 "error_address": In(64),
                 "program_digest": In(32),
                 "counters": In(32 * max(1, len(self.names))),
-                "debug_memory": Out(2),
+                "debug_memory": Out(3),
                 "debug_word": Out(24),
                 "debug_slice": Out(8),
                 "debug_data": In(32),
@@ -177,7 +177,7 @@ class ControlPort(wiring.Component):
             register("MACHINE"): Const(self.machine_digest, 32),
             register("PROGRAM"): self.program_digest,
         }
-        m.d.comb += [self.debug_memory.eq(debug[24:]), self.debug_word.eq(debug)]
+        m.d.comb += [self.debug_memory.eq(debug[24:27]), self.debug_word.eq(debug)]
         self._reads(m, shown, window_address)
         return m
 

@@ -81,7 +81,7 @@ REGISTERS = (
     Register("MACHINE", 0x044, "r", "first 32 bits of the machine's digest"),
     Register("PROGRAM", 0x048, "r", "first 32 bits of the loaded program's digest"),
     Register("BREAK", 0x04C, "rw", "product before which to pause; 0: never"),
-    Register("DEBUG_ADDRESS", 0x050, "rw", "bits 25:24: memory; bits 23:0: its word"),
+    Register("DEBUG_ADDRESS", 0x050, "rw", "bits 26:24: memory; bits 23:0: its word"),
     Register("RUN_OPTIONS", 0x054, "rw", "bit 0: load the parameters again at start"),
     Register(
         "MEMORY_ADDRESS", 0x058, "rw", "byte address in on-chip memory, a multiple of 4; advances"

@@ -143,11 +143,15 @@ class Accelerator(wiring.Component):
             m.d.sync += [running.eq(1), armed.eq(1), done.eq(0), stored.eq(0)]
 
         if machine.buffers.experts:
+            task, kept = Signal(8), Signal(8)
+            with m.If(start):
+                m.d.sync += kept.eq(control.task)
             m.d.comb += [
+                task.eq(Mux(start, control.task, kept)),
                 fetch.routed.eq(core.routed),
                 fetch.queue_used.eq(core.queue_used),
-                fetch.task.eq(control.task),
-                core.task.eq(control.task),
+                fetch.task.eq(task),
+                core.task.eq(task),
             ]
         m.d.comb += [
             fetch.start.eq(start),

@@ -204,6 +204,7 @@ def _fetch(draft: Draft, prefetch: bool) -> tuple[Fetch, ...]:
                 place.threshold if prefetch else matrix.product,
                 matrix.expert,
                 matrix.routed if matrix.expert else 0,
+                matrix.tasks,
             )
         )
         if len(fetches) == 1:

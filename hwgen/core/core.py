@@ -32,6 +32,7 @@ __all__ = [
     "DebugMemory",
     "Target",
     "event_layout",
+    "queue_word",
     "target_depths",
     "target_widths",
 ]
@@ -51,12 +52,25 @@ class Target(IntEnum):
 
 
 class DebugMemory(IntEnum):
-    """Memories that can be read while the accelerator is idle or paused."""
+    """Memories that can be read while the accelerator is idle or paused.
+
+    QUEUE: of a machine with experts, the queues of the last gate. Word `queue_word` is an entry:
+    token, weight, and the length of its queue, 16 bits each.
+    """
 
     RESIDUAL = 0
     TOKEN = 1
     ATTENTION = 2
     NORMAL = 3
+    QUEUE = 4
+
+
+def queue_word(expert: int, index: int) -> int:
+    """The word of `DebugMemory.QUEUE` that shows entry ``index`` of an expert's queue."""
+    return expert << _QUEUE_INDEX_BITS | index
+
+
+_QUEUE_INDEX_BITS = 12
 
 
 EVENTS = (
@@ -141,6 +155,8 @@ class Core(wiring.Component):
         self.machine = machine
         self.widths = target_widths(machine)
         self.debug_bits = 8 * max(machine.depth, 2 * machine.cols)
+        if machine.buffers.experts:
+            self.debug_bits = max(self.debug_bits, 48)
         super().__init__(
             {
                 "run": In(1),
@@ -405,7 +421,7 @@ class Core(wiring.Component):
             m.d.comb += getattr(attention.write, name).eq(getattr(wide, name))
 
         if machine.buffers.experts:
-            self._route(m, product, attention, wide.valid & to_router)
+            queue_entry = self._route(m, product, attention, wide.valid & to_router, resting)
 
         # Results: codes, or rows of the stream. The product that makes them says how many.
         of_stream = Signal()
@@ -503,16 +519,25 @@ class Core(wiring.Component):
             DebugMemory.ATTENTION: attention.data[0],
             DebugMemory.NORMAL: normal[0].data,
         }
-        m.d.comb += self.debug_data.eq(
-            Array(windows[source].as_value() for source in DebugMemory)[self.debug_memory]
-        )
+        shown = [windows[source].as_value() for source in windows]
+        if machine.buffers.experts:
+            shown.append(queue_entry)
+        m.d.comb += self.debug_data.eq(Array(shown)[self.debug_memory])
         return m
 
     def _route(
-        self, m: Module, product: ProductEngine, attention: AttentionBuffer, valid: Value
-    ) -> None:
-        """The router: from a gate's scores, ``valid`` in the drain path, to the queues."""
+        self,
+        m: Module,
+        product: ProductEngine,
+        attention: AttentionBuffer,
+        valid: Value,
+        resting: Value,
+    ) -> Value:
+        """The router: from a gate's scores, ``valid`` in the drain path, to the queues. Returns
+        what the debug window shows of them while the engine is ``resting``.
+        """
         machine = self.machine
+        index, expert = self.debug_word[:_QUEUE_INDEX_BITS], self.debug_word[_QUEUE_INDEX_BITS:]
         wide = m.submodules.drain_path.wide
         experts = machine.buffers.experts
         m.submodules.router = router = Router(
@@ -540,10 +565,17 @@ class Core(wiring.Component):
             router.scale_row.eq(attention.scale_row),
             router.mantissa.eq(attention.scale_mantissa),
             router.length.eq(attention.scale_length),
-            router.read_expert.eq(product.queue_expert),
-            router.read_index.eq(product.queue_index),
+            router.read_expert.eq(Mux(resting, expert, product.queue_expert)),
+            router.read_index.eq(Mux(resting, index, product.queue_index)),
             product.queue_token.eq(router.read_token),
             product.queue_weight.eq(router.read_weight),
             product.length.eq(router.lengths[product.length_expert]),
-            self.queue_used.eq(Cat(router.lengths[index] != 0 for index in range(experts))),
+            self.queue_used.eq(Cat(router.lengths[each] != 0 for each in range(experts))),
         ]
+        entry = Signal(data.StructLayout({"token": 16, "weight": 16, "length": 16}))
+        m.d.comb += [
+            entry.token.eq(router.read_token),
+            entry.weight.eq(router.read_weight),
+            entry.length.eq(router.lengths[expert]),
+        ]
+        return entry.as_value()

@@ -169,7 +169,9 @@ class Draft:
                 f"{max(parts)} parts on machine '{self.machine.name}', expected as many of each: "
                 "a larger weight buffer holds them in fewer"
             )
-        mixture = Mixture(gate.name, tokens, int(gate.attributes["k"]), experts, parts.pop())
+        mixture = Mixture(
+            gate.name, tokens, int(gate.attributes["k"]), experts, parts.pop(), len(self.steps)
+        )
         self.mixtures.append(mixture)
         self.counts[Counter.DRAINED] += mixture.drained
 

@@ -56,7 +56,7 @@ class ParameterImage:
         for fetch in (*program.boot, *program.fetches):
             if fetch.target is not Target.IMAGE:
                 self._offsets[fetch.target, fetch.source] = position // self.beat_bytes
-                position = _up(position + self._bytes(fetch))
+                position = _up(position + fetch.tasks * self._bytes(fetch))
         self.size = position
         self.boot_descriptors = [self._descriptor(fetch) for fetch in program.boot]
         self.descriptors = [self._descriptor(fetch) for fetch in program.fetches]
@@ -88,12 +88,15 @@ class ParameterImage:
     def _beats(self, fetch: Fetch) -> int:
         return fetch.words * self._word_beats[fetch.target]
 
-    def place(self, fetch: Fetch, image: int) -> tuple[int, int]:
-        """(byte address, beats) of a fetch for image number ``image`` of a run."""
+    def place(self, fetch: Fetch, image: int, task: int = 0) -> tuple[int, int]:
+        """(byte address, beats) of a fetch for image number ``image`` of a run of ``task``."""
+        beats = self._beats(fetch)
         if fetch.target is Target.IMAGE:
-            return self.images + image * self.image_pitch, self._beats(fetch)
+            return self.images + image * self.image_pitch, beats
         offset = self._offsets[fetch.target, fetch.source]
-        return self.parameters + offset * self.beat_bytes, self._beats(fetch)
+        if fetch.tasks > 1:
+            offset += task * beats
+        return self.parameters + offset * self.beat_bytes, beats
 
     def _descriptor(self, fetch: Fetch) -> Descriptor:
         of_image = fetch.target is Target.IMAGE
@@ -108,6 +111,7 @@ class ParameterImage:
             threshold=modular(fetch.threshold or 0),
             expert=fetch.expert,
             routed_threshold=fetch.routed,
+            by_task=fetch.tasks > 1,
         )
 
     @property
@@ -146,7 +150,7 @@ class ParameterImage:
                 continue
             position = self._offsets[fetch.target, fetch.source] * self.beat_bytes
             if fetch.target is Target.WEIGHT:
-                rows = program.weights[fetch.source : fetch.source + fetch.words]
+                rows = program.weights[fetch.source : fetch.source + fetch.tasks * fetch.words]
                 put(position, self._padded(rows, Target.WEIGHT))
             else:
                 part = program.words_of(fetch.target)[fetch.source : fetch.source + fetch.words]

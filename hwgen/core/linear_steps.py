@@ -60,7 +60,10 @@ def linear_product(
         b_word_stride=1,
         column_base=len(draft.columns),
     )
-    draft.columns += packing.columns_of(operator, outputs)
+    tasks = [operator.for_task(task) for task in range(operator.tasks)]
+    whole = replace(whole, by_task=int(len(tasks) > 1))
+    for each in tasks:
+        draft.columns += packing.columns_of(each, outputs)
     drained: Ready | None = None
     for part in _parts(draft, whole, tiles, groups):
         step = _part(draft, whole, part, tiles, groups)
@@ -68,10 +71,9 @@ def linear_product(
             # Its statistics go on from those of the part before.
             step = replace(waiting(step, drained), a_source=whole.a_source, accumulate=1)
         rows = outputs[part.start : part.stop]
-        base, size = packing.weights_of(operator, source, rows, words, row_lanes)
-        draft.matrices.append(
-            Matrix(base, size, len(draft.steps), item.expert, draft.counts[Counter.ROUTED])
-        )
+        placed = [packing.weights_of(each, source, rows, words, row_lanes) for each in tasks]
+        routed = draft.counts[Counter.ROUTED]
+        draft.matrices.append(Matrix(*placed[0], len(draft.steps), item.expert, routed, len(tasks)))
         name = operator.name
         if len(part) < tiles:
             name += f"[{part.start}:{part.stop}]"

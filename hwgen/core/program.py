@@ -60,6 +60,8 @@ class Fetch:
     source: first word of what is fetched, in the image of its target. threshold: products issued
     before what it overwrites is free, None if nothing is. expert: 0, or one more than the expert
     without whose tokens nothing is fetched; routed: tokens that must have been routed before.
+    tasks: how many tasks have ``words`` words of their own, one task's behind the other's from
+    ``source`` on.
     """
 
     target: Target
@@ -69,6 +71,7 @@ class Fetch:
     threshold: int | None = None
     expert: int = 0
     routed: int = 0
+    tasks: int = 1
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ class Boundary:
 @dataclass(frozen=True)
 class Mixture:
     """A mixture of experts. gate: the Gate that chooses ``top`` of ``experts`` experts for each of
-    ``tokens`` tokens; parts: products of each expert.
+    ``tokens`` tokens; parts: products of each expert. product: index of the product behind it,
+    before which the queues are still there.
     """
 
     gate: str
@@ -102,6 +106,7 @@ class Mixture:
     top: int
     experts: int
     parts: int
+    product: int
 
     @property
     def rows(self) -> int:

@@ -18,7 +18,7 @@ _FIRST_WORDS = 512
 @dataclass(frozen=True)
 class Matrix:
     """A matrix on its way through the weight buffer. source: its first word in memory; words: how
-    many; product: index of the product that reads it. expert, routed: as in a Fetch.
+    many; product: index of the product that reads it. expert, routed, tasks: as in a Fetch.
     """
 
     source: int
@@ -26,6 +26,7 @@ class Matrix:
     product: int
     expert: int = 0
     routed: int = 0
+    tasks: int = 1
 
 
 @dataclass(frozen=True)

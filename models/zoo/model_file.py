@@ -32,7 +32,7 @@ class ModelFile(BaseModel):
 
     ``family``, ``summary`` and ``source`` are for people. ``weights`` is a safetensors file or a
     folder of them, relative to the TOML file; without it the weights are random, the same every
-    time. ``task`` chooses the gates of a model for several tasks.
+    time. ``task`` makes a model for several tasks one for that task alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,13 +42,13 @@ class ModelFile(BaseModel):
     source: str = ""
     weights: str | None = None
     dataset: Literal["digits", "mnistm"] | None = None
-    task: int = Field(default=0, ge=0)
+    task: int | None = Field(default=None, ge=0)
     model: VisionTransformerConfig
 
     @model_validator(mode="after")
     def _has_the_task(self) -> Self:
         tasks = self.model.experts.tasks if self.model.experts is not None else 1
-        if self.task >= tasks:
+        if self.task is not None and self.task >= tasks:
             raise ValueError(f"task {self.task} is not below the number of tasks, {tasks}")
         return self
 
@@ -67,7 +67,7 @@ class ZooModel:
     config: VisionTransformerConfig
     weights: Path | None = None
     dataset: Callable[[], Dataset] | None = None
-    task: int = 0
+    task: int | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -85,7 +85,7 @@ class ZooModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_SEED)
             module = VisionTransformer(self.config)
-        module.task = self.task
+        module.task = self.task or 0
         return module
 
     def example_inputs(self) -> tuple[Tensor, ...]:

@@ -74,6 +74,11 @@ class VisionTransformer(nn.Module):
                 nn.init.trunc_normal_(token, std=0.02)
 
     @property
+    def tasks(self) -> int:
+        """How many tasks have gates of their own."""
+        return self.config.experts.tasks if self.config.experts is not None else 1
+
+    @property
     def task(self) -> int:
         """The task whose gates are used, from 0; set it before tracing."""
         mixtures = [part for part in self.modules() if isinstance(part, MixtureOfExperts)]
@@ -81,9 +86,8 @@ class VisionTransformer(nn.Module):
 
     @task.setter
     def task(self, task: int) -> None:
-        tasks = self.config.experts.tasks if self.config.experts is not None else 1
-        if not 0 <= task < tasks:
-            raise VitruviusError(f"task must be between 0 and {tasks - 1}, got {task}")
+        if not 0 <= task < self.tasks:
+            raise VitruviusError(f"task must be between 0 and {self.tasks - 1}, got {task}")
         for part in self.modules():
             if isinstance(part, MixtureOfExperts):
                 part.task = task

@@ -79,9 +79,9 @@ class Script:
 
         The outcome has ``4 * slices * count`` bytes, the lowest slice of a word first.
         """
-        if not 0 <= memory < 4 or not 0 <= word <= word + count <= 1 << 24:
+        if not 0 <= memory < 8 or not 0 <= word <= word + count <= 1 << 24:
             raise VitruviusError(
-                f"read_debug: expected memory 0..3 and words below 2^24, got memory {memory},"
+                f"read_debug: expected memory 0..7 and words below 2^24, got memory {memory},"
                 f" words {word}..{word + count - 1}"
             )
         if not 1 <= slices <= 256:

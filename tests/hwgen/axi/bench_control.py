@@ -36,7 +36,7 @@ class Core:
             dut.debug_data.value = asked[0]
             memory, word = int(dut.debug_memory.value), int(dut.debug_word.value)
             # Distinct for every memory, word and slice that the test asks for.
-            asked.append(memory << 30 | (word & 0xFFFFF) << 8 | int(dut.debug_slice.value))
+            asked.append(memory << 29 | (word & 0xFFFFF) << 8 | int(dut.debug_slice.value))
             address = int(dut.window_address.value)
             if int(dut.window_enable.value):
                 self.window[address] = int(dut.window_write.value)

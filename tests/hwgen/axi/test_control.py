@@ -110,9 +110,9 @@ def test_what_the_core_shows_is_read(bench, rng):
     script.read(0x044, MACHINE)
     script.strobes()
     for _ in range(12):
-        memory, address, part = rng.randrange(3), rng.randrange(1 << 20), rng.randrange(256)
+        memory, address, part = rng.randrange(8), rng.randrange(1 << 20), rng.randrange(256)
         script.write(0x050, memory << 24 | address)
-        script.read(0x400 + 4 * part, memory << 30 | address << 8 | part)
+        script.read(0x400 + 4 * part, memory << 29 | address << 8 | part)
     script.play(bench, rng, inputs)
 
 

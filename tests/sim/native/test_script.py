@@ -47,7 +47,7 @@ def test_steps_in_order():
         (lambda s: s.wait_done(10, poll=0), "wait_done: poll: expected at least 1, got 0"),
         (lambda s: s.dump(1 << 64, 1, "x"), "expected a memory address of 64 bits"),
         (lambda s: s.dump(0, 0, "x"), "dump: length: expected at least 1, got 0"),
-        (lambda s: s.read_debug(4, 0, 1, 1, "x"), "expected memory 0..3 .*, got memory 4"),
+        (lambda s: s.read_debug(8, 0, 1, 1, "x"), "expected memory 0..7 .*, got memory 8"),
         (
             lambda s: s.read_debug(0, 0xFFFFFF, 2, 1, "x"),
             "words below 2\\^24, .*16777215..16777216",
