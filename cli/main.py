@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import VitruviusError
-from . import cosim, demo, doctor, estimate, generate, quantize, simulate, trace, train
+from . import cosim, demo, doctor, estimate, generate, npu, quantize, simulate, trace, train
 
 __all__ = ["app", "main"]
 
@@ -84,6 +84,7 @@ app.command("simulate")(simulate.simulate)
 app.command("cosim")(cosim.cosim)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.add_typer(npu.app, name="npu")
 app.add_typer(train.app, name="train")
 
 

@@ -1,0 +1,487 @@
+"""What a model costs on an NPU: cycles, stalls, utilisation, traffic and energy, operator by
+operator.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ...errors import VitruviusError
+from ...fpga_targets.energy import EnergyTable
+from ...models.graph import Graph
+from ..estimate import Assumption, Estimate, OperatorCost
+from ..systolic import ideal_cycles
+from .energy import npu_energy
+from .gemm import GemmWork
+from .operators import Job, jobs_of
+from .target import NpuTarget, load_npu
+from .tiling import Schedule, best_schedule
+from .vector import vector_cycles
+
+__all__ = ["GemmReport", "NpuEstimate", "OperatorDetail", "estimate_npu", "gemm_report"]
+
+_CHUNKS = (1, 2, 4, 8, 16, 32, 64)
+_MEMORY = ("memory: DRAM", "memory: activation buffer")
+_FORMULA = (
+    "formula: sim.npu.tiling, the array's folds as in SCALE-Sim with hidden loads",
+    "formula: sim.npu.vector, operations by I-ViT",
+    "formula: bytes over the slower of DRAM and activation buffer",
+)
+
+
+@dataclass(frozen=True)
+class OperatorDetail:
+    """What an NPU does for one operator, beyond what every backend tells.
+
+    unit: what does the work. cycles are product_cycles (the unit works) plus stalls by cause.
+    mapping_utilisation: useful products over what the cells could do while they stream, or useful
+    lanes over all lanes; utilisation: useful products over what the array could do in all cycles.
+    sram_bytes: read and written, by buffer; dram_bytes: by operand; energy_j: by action, static
+    energy included. tiling: tile, loop order and dataflow; folds, tiles: how many; passes: of the
+    array for one product.
+    """
+
+    name: str
+    unit: str
+    cycles: int
+    product_cycles: int
+    stalls: Mapping[str, int]
+    mapping_utilisation: float
+    utilisation: float
+    sram_bytes: Mapping[str, tuple[int, int]]
+    dram_bytes: Mapping[str, int]
+    energy_j: Mapping[str, float]
+    bottleneck: str
+    vector_cycles: int = 0
+    tiling: str = ""
+    folds: int = 0
+    tiles: int = 0
+    passes: int = 1
+
+
+@dataclass(frozen=True)
+class NpuEstimate(Estimate):
+    """The record of every backend, with the NPU's own details in ``npu``, one for each operator.
+
+    ideal_cycles: every cell busy with a useful product in every cycle. sram_bytes: read and
+    written, by buffer. activation_peak_bytes: most that the activation buffer held.
+    """
+
+    npu: tuple[OperatorDetail, ...] = ()
+    ideal_cycles: int = 0
+    sram_bytes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    activation_peak_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class GemmReport:
+    """One product on one NPU. ideal_cycles, scalesim_cycles: the bounds around it when memory does
+    not matter.
+    """
+
+    target: str
+    M: int
+    N: int
+    K: int
+    rows: int
+    cols: int
+    overlap: bool
+    ideal_cycles: int
+    scalesim_cycles: int
+    clock_hz: float
+    detail: OperatorDetail
+
+    def record(self) -> dict[str, object]:
+        """The report as plain values for JSON."""
+        from dataclasses import asdict
+
+        return asdict(self) | {"latency_s": self.detail.cycles / self.clock_hz}
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a job took: how its cycles are made up, and its counted actions."""
+
+    unit: str
+    cycles: int = 0
+    product_cycles: int = 0
+    stalls: Mapping[str, int] = field(default_factory=dict)
+    mapping: float = 0.0
+    sram: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    dram: Mapping[str, int] = field(default_factory=dict)
+    actions: Mapping[str, int] = field(default_factory=dict)
+    reason: str = ""
+    vector_cycles: int = 0
+    schedule: Schedule | None = None
+
+    @property
+    def bottleneck(self) -> str:
+        if self.reason:
+            return self.reason
+        parts = {self.unit: self.product_cycles, **self.stalls}
+        return max(parts, key=lambda name: parts[name])
+
+
+def estimate_npu(graph: Graph, target: str | NpuTarget) -> NpuEstimate:
+    """Cycles, traffic and energy of one image of ``graph`` on an NPU such as ``"npu:edge16"``.
+
+    Operators run one after another; inside one, array, vector unit and DMA overlap. What the NPU
+    cannot do is in ``unmapped`` with the reason, and costs nothing here but its traffic.
+
+    Raises VitruviusError for an unknown target, or an operator that nothing accounts for.
+    """
+    npu = load_npu(target) if isinstance(target, str) else target
+    jobs, placement = jobs_of(graph, npu)
+    energy = npu_energy(npu)
+    schedules: dict[GemmWork, Schedule] = {}
+    rows, details = [], []
+    for job in jobs:
+        done = _done(job, npu, schedules)
+        detail = _detail(job.op.name, done, job.op.macs, npu, energy)
+        details.append(detail)
+        rows.append(_row(job, done, detail, npu))
+    if missing := [op.name for op in graph.operators() if op.macs and op.name not in _doers(jobs)]:
+        raise VitruviusError(f"NPU estimate of {graph.name}: nothing does {', '.join(missing)}")
+    cycles = sum(row.cycles for row in rows)
+    macs = sum(row.macs for row in rows)
+    traffic: Counter[str] = Counter()
+    sram: dict[str, tuple[int, int]] = {}
+    for detail in details:
+        traffic.update(detail.dram_bytes)
+        sram = _joined(sram, detail.sram_bytes)
+    unmapped = tuple((job.op.name, job.reason) for job in jobs if job.unit == "host")
+    return NpuEstimate(
+        model=graph.name,
+        target=npu.target,
+        machine=f"{npu.array.rows} x {npu.array.cols}, {npu.array.dataflow}",
+        cycles=cycles,
+        latency_s=cycles / npu.clock_hz,
+        energy_j=sum(row.energy_j for row in rows),
+        clock_hz=npu.clock_hz,
+        macs=macs,
+        utilisation=macs / (cycles * npu.cells) if cycles else 0.0,
+        operators=tuple(rows),
+        assumptions=_assumptions(graph, npu, energy, details),
+        traffic_bytes={name: size for name, size in sorted(traffic.items()) if size},
+        warnings=_warnings(graph, details, cycles),
+        unmapped=unmapped,
+        npu=tuple(details),
+        ideal_cycles=-(-macs // npu.cells),
+        sram_bytes=sram,
+        activation_peak_bytes=placement.peak_bytes,
+    )
+
+
+def gemm_report(M: int, N: int, K: int, target: NpuTarget, *, overlap: bool = True) -> GemmReport:
+    """One int8 product from and to DRAM, requantized to int8.
+
+    Raises VitruviusError for an extent below 1.
+    """
+    if min(M, N, K) < 1:
+        raise VitruviusError(f"NPU: expected a product of at least 1 x 1 x 1, got {M} x {N} x {K}")
+    rows, cols = target.array.rows, target.array.cols
+    work = GemmWork(M, N, K, 1, M * N * K, epilogue=target.vector.interval.requantize)
+    work = replace(work, epilogue_latency=target.vector.latency.requantize)
+    schedule = best_schedule(work, target, overlap=overlap)
+    done = _array(schedule, target, "weights", Counter({"requantize": M * N}))
+    detail = _detail("gemm", done, work.macs, target, npu_energy(target))
+    alone = best_schedule(
+        work,
+        target.model_copy(
+            update={
+                "array": target.array.model_copy(
+                    update={"dataflow": schedule.tiling.dataflow.value}
+                )
+            }
+        ),
+        overlap=False,
+    )
+    return GemmReport(
+        target=target.target,
+        M=M,
+        N=N,
+        K=K,
+        rows=rows,
+        cols=cols,
+        overlap=overlap,
+        ideal_cycles=int(ideal_cycles(M, N, K, rows=rows, cols=cols)),
+        scalesim_cycles=alone.cycles,
+        clock_hz=target.clock_hz,
+        detail=detail,
+    )
+
+
+# -- one job --------------------------------------------------------------------------------------
+
+
+def _done(job: Job, target: NpuTarget, schedules: dict[GemmWork, Schedule]) -> _Done:
+    if job.gemm is not None:
+        if job.gemm not in schedules:
+            schedules[job.gemm] = best_schedule(job.gemm, target)
+        return _array(schedules[job.gemm], target, job.operand, job.actions or Counter())
+    if job.unit in ("vector unit", "DMA"):
+        return _stream(job, target)
+    return _Done(job.unit, reason=job.reason or "none", actions=job.actions or {})
+
+
+def _array(
+    schedule: Schedule, target: NpuTarget, operand: str, operations: Mapping[str, int]
+) -> _Done:
+    work, moved = schedule.work, schedule.accesses
+    accumulator = target.widths.accumulator
+    fetched = {
+        name: schedule.dram_bytes[name] + schedule.chip_bytes[name] for name in schedule.dram_bytes
+    }
+    chip = schedule.chip_bytes
+    sram = {
+        "input": (
+            moved.input_reads * work.input_bits // 8,
+            fetched["inputs"] * work.input_share[1] // work.input_share[0],
+        ),
+        "weight": (
+            moved.weight_reads * work.weight_bits // 8,
+            fetched["weights"] * work.weight_share[1] // work.weight_share[0],
+        ),
+        "output": (
+            moved.output_reads * accumulator // 8,
+            moved.output_writes * accumulator // 8,
+        ),
+        "activation": (chip["inputs"] + chip["weights"] + chip["side"], chip["outputs"]),
+    }
+    names = {"weights": operand, "sums": "partial sums", "side": "fused operands"}
+    possible = schedule.product_cycles * target.cells
+    actions = Counter(operations)
+    actions["mac"] = work.macs * schedule.passes
+    return _Done(
+        unit="array",
+        cycles=schedule.cycles,
+        product_cycles=schedule.product_cycles,
+        stalls=schedule.lost,
+        mapping=work.macs * schedule.passes / possible,
+        sram=sram,
+        dram={names.get(name, name): size for name, size in schedule.dram_bytes.items()},
+        actions=actions,
+        vector_cycles=schedule.vector_cycles,
+        schedule=schedule,
+    )
+
+
+def _stream(job: Job, target: NpuTarget) -> _Done:
+    """A vector operator or a copy, cut into the number of chunks that takes the fewest cycles: one
+    is worked on while the next is fetched and the one before is stored.
+    """
+    assert job.write is not None
+    work = job.vector
+    busy = 0 if work is None else vector_cycles(work, target)
+    reads = job.reads
+    if work is not None:
+        row = work.length * 8 * sum(moved.bytes for moved in reads)
+        if work.rows > 1 and row > 8 * target.buffers.operand_halves[0] * work.rows * work.length:
+            reads = tuple(replace(moved, bytes=moved.bytes * work.reads) for moved in reads)
+    size = {
+        (way, place): sum(moved.bytes for moved in side if moved.place == place)
+        for way, side in (("read", reads), ("write", (job.write,)))
+        for place in ("dram", "chip")
+    }
+    room = (target.buffers.operand_halves[0], target.buffers.output_half)
+    least = max(
+        -(-(size["read", "dram"] + size["read", "chip"]) // room[0]),
+        -(-(size["write", "dram"] + size["write", "chip"]) // room[1]),
+        1,
+    )
+    cycles, waits = min(
+        (_chunked(least * more, busy, size, target) for more in _CHUNKS), key=lambda item: item[0]
+    )
+    bytes_in = size["read", "dram"] + size["read", "chip"]
+    bytes_out = size["write", "dram"] + size["write", "chip"]
+    again = 1 if work is None else work.reads
+    lanes = target.vector.lanes
+    dram: Counter[str] = Counter()
+    for moved in (*reads, job.write):
+        if moved.place == "dram":
+            dram[moved.operand] += moved.bytes
+    sram = {
+        "input": (bytes_in * again, bytes_in),
+        "output": (bytes_out, bytes_out),
+        "activation": (size["read", "chip"], size["write", "chip"]),
+    }
+    return _Done(
+        unit=job.unit,
+        cycles=cycles,
+        product_cycles=busy,
+        stalls=waits,
+        mapping=work.length / (-(-work.length // lanes) * lanes) if work is not None else 0.0,
+        sram=sram,
+        dram=dram,
+        actions=job.actions or {},
+        vector_cycles=busy,
+    )
+
+
+def _chunked(
+    chunks: int, busy: int, size: Mapping[tuple[str, str], int], target: NpuTarget
+) -> tuple[int, dict[str, int]]:
+    """Cycles with so many equal chunks, and the waits among them."""
+
+    def memory(*ways: str) -> tuple[int, str]:
+        dram, chip = (
+            sum(-(-size[way, place] // chunks) for way in ways) for place in ("dram", "chip")
+        )
+        latency = target.dram.latency_cycles if dram else 0
+        times = (
+            latency + int(-(-dram // target.dram_bytes_per_cycle)),
+            -(-chip // target.buffers.activation_bytes_per_cycle),
+        )
+        return max(times), _MEMORY[times[1] > times[0]]
+
+    waits: Counter[str] = Counter()
+    first, cause = memory("read")
+    waits[cause] += first
+    each = -(-busy // chunks)
+    total = first + busy
+    kinds = {("read",): 1, ("read", "write"): chunks - 2, ("write",): 1} if chunks > 1 else {}
+    for ways, times in kinds.items():
+        time, cause = memory(*ways)
+        late = max(0, time - each) * times
+        waits[cause] += late
+        total += late
+    last, cause = memory("write")
+    waits[cause] += last
+    return total + last, dict(waits)
+
+
+def _detail(
+    name: str, done: _Done, macs: int, target: NpuTarget, energy: EnergyTable
+) -> OperatorDetail:
+    counts: Counter[str] = Counter(done.actions)
+    for buffer, moved in done.sram.items():
+        counts[f"{buffer}_buffer_byte"] += sum(moved)
+    counts["dram_byte"] = sum(done.dram.values())
+    joules = {
+        action: count * energy.action(action).value for action, count in counts.items() if count
+    }
+    if done.cycles:
+        joules["static"] = target.static_w * done.cycles / target.clock_hz
+    possible = done.cycles * target.cells
+    schedule = done.schedule
+    return OperatorDetail(
+        name=name,
+        unit=done.unit,
+        cycles=done.cycles,
+        product_cycles=done.product_cycles,
+        stalls={cause: cycles for cause, cycles in done.stalls.items() if cycles},
+        mapping_utilisation=done.mapping,
+        utilisation=macs / possible if possible and done.unit == "array" else 0.0,
+        sram_bytes={buffer: moved for buffer, moved in done.sram.items() if sum(moved)},
+        dram_bytes={operand: size for operand, size in done.dram.items() if size},
+        energy_j=joules,
+        bottleneck=done.bottleneck,
+        vector_cycles=done.vector_cycles,
+        tiling=schedule.tiling.text if schedule else "",
+        folds=schedule.folds if schedule else 0,
+        tiles=schedule.tiles if schedule else 0,
+        passes=schedule.passes if schedule else 1,
+    )
+
+
+def _row(job: Job, done: _Done, detail: OperatorDetail, target: NpuTarget) -> OperatorCost:
+    source = {"array": _FORMULA[0], "vector unit": _FORMULA[1], "tiles": _FORMULA[1]}.get(
+        job.unit, _FORMULA[2] if job.unit == "DMA" else f"formula: {job.unit}"
+    )
+    return OperatorCost(
+        name=job.op.name,
+        kind=job.op.kind,
+        cycles=detail.cycles,
+        latency_s=detail.cycles / target.clock_hz,
+        energy_j=sum(detail.energy_j.values()),
+        macs=0 if job.unit == "host" else job.op.macs,
+        utilisation=detail.utilisation,
+        on_chip_bytes=sum(sum(moved) for moved in detail.sram_bytes.values()),
+        off_chip_bytes=sum(detail.dram_bytes.values()),
+        bottleneck=detail.bottleneck,
+        source=source,
+        product_cycles=detail.product_cycles,
+        lost=dict(detail.stalls),
+    )
+
+
+def _doers(jobs: list[Job]) -> set[str]:
+    """Operators that something does, or that are said to be on the host."""
+    return {job.op.name for job in jobs if job.gemm or job.vector or job.unit == "host"}
+
+
+def _joined(
+    one: Mapping[str, tuple[int, int]], other: Mapping[str, tuple[int, int]]
+) -> dict[str, tuple[int, int]]:
+    none = (0, 0)
+    return {
+        name: (
+            one.get(name, none)[0] + other.get(name, none)[0],
+            one.get(name, none)[1] + other.get(name, none)[1],
+        )
+        for name in sorted({*one, *other})
+    }
+
+
+# -- what is taken for granted --------------------------------------------------------------------
+
+
+def _assumptions(
+    graph: Graph, target: NpuTarget, energy: EnergyTable, details: list[OperatorDetail]
+) -> tuple[Assumption, ...]:
+    used = sorted({name for detail in details for name in detail.energy_j} - {"static"})
+    found = [
+        Assumption(
+            "operators run one after another; the first tile of each is not fetched ahead",
+            "assumed: no command stream is modelled",
+        ),
+        Assumption(
+            "an attention is done head by head: one head's scores and weights are on the chip",
+            "assumed: the order of the heads is free",
+        ),
+        Assumption(
+            "cells without a useful product take static energy only; registers are not counted",
+            "assumed: clock gating",
+        ),
+        Assumption(
+            "windows of a convolution are unfolded between DMA and input buffer, borders of "
+            "tiles not fetched twice",
+            "assumed: as an im2col unit does",
+        ),
+    ]
+    if graph.mixtures:
+        found.append(
+            Assumption(
+                "every expert runs on every token, as the model is traced",
+                "assumed: routing to the chosen experts only would cost less",
+            )
+        )
+    found += [Assumption(f"{path} of {target.target}", text) for path, text in _sources(target)]
+    found += [
+        Assumption(f"{item.name}: {item.value:.4g} {item.unit}", f"{item.basis}: {item.source}")
+        for item in (energy.action(name) for name in [*used, "static_w"])
+    ]
+    return tuple(found)
+
+
+def _sources(target: NpuTarget) -> list[tuple[str, str]]:
+    return sorted(target.sources.items())
+
+
+def _warnings(graph: Graph, details: list[OperatorDetail], cycles: int) -> tuple[str, ...]:
+    found = []
+    for cause, remedy in (
+        ("memory: DRAM", "more bandwidth or larger buffers"),
+        ("vector unit", "more lanes"),
+    ):
+        waited = sum(detail.stalls.get(cause, 0) for detail in details)
+        if waited > cycles // 20:
+            found.append(
+                f"{waited:,} of {cycles:,} cycles ({waited / cycles:.0%}) wait for {cause}: "
+                f"{remedy} would help"
+            )
+    if graph.mixtures:
+        found.append("mixtures of experts are counted with every expert on every token")
+    return tuple(found)
