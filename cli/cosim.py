@@ -22,6 +22,7 @@ from .options import (
     MemoryLatency,
     MemoryOutstanding,
     ModelName,
+    Task,
     Weights,
 )
 from .output import Output
@@ -56,7 +57,7 @@ def cosim(
         typer.Option(
             "--tensors",
             help="What is compared beside the logits: the residual stream at block boundaries, "
-            "every tensor that rests in a buffer, or nothing.",
+            "every tensor that rests in a buffer, or nothing. The queues of experts go with both.",
         ),
     ] = Tensors.BLOCKS,
     waves: Annotated[
@@ -65,6 +66,7 @@ def cosim(
             "--waves", metavar="FILE", help="Leave the waves there (FST); slow.", show_default=False
         ),
     ] = None,
+    task: Task = 0,
     latency: MemoryLatency = 100,
     gap: MemoryGap = 0,
     outstanding: MemoryOutstanding = 16,
@@ -96,6 +98,7 @@ def cosim(
     parameters = load_machine(machine)
     toolchain_environment()
     source = quantized(model, weights=weights, calibration=calibration)
+    source.model.for_task(task)  # or there is none
     chosen, _ = test_images(source, images)
     program = compile_model(source.model, parameters)
     with cosim_progress(output) as progress:
@@ -105,6 +108,7 @@ def cosim(
             engine=engine.value,
             tensors=tensors.value,
             memory=MemoryModel(latency=latency, gap=gap, outstanding=outstanding),
+            task=task,
             waves=waves,
             progress=progress,
         )
@@ -134,6 +138,8 @@ def cosim_record(report: CosimReport) -> dict[str, object]:
         "build_s": report.build_s,
         "wall_s": report.wall_s,
         "tensors_compared": report.tensors_compared,
+        "queues_compared": report.queues_compared,
+        "task": report.task,
         "counters": {
             name: {"predicted": predicted, "measured": measured}
             for name, (predicted, measured) in report.counters.items()

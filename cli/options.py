@@ -19,6 +19,7 @@ __all__ = [
     "MemoryOutstanding",
     "ModelName",
     "OutFolder",
+    "Task",
     "Unmapped",
     "UnmappedPolicy",
     "Weights",
@@ -70,7 +71,7 @@ MachineName: TypeAlias = Annotated[
     typer.Option(
         "--machine",
         metavar="NAME|FILE",
-        help="small, medium, large, base, or a machine's TOML file.",
+        help="small, medium, large, base, experts, or a machine's TOML file.",
     ),
 ]
 
@@ -103,6 +104,16 @@ MemoryOutstanding: TypeAlias = Annotated[
         metavar="BURSTS",
         min=1,
         help="Bursts that external memory takes at a time.",
+    ),
+]
+
+Task: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--task",
+        metavar="N",
+        min=0,
+        help="Whose gates are used, of a model with experts for several tasks.",
     ),
 ]
 

@@ -99,6 +99,8 @@ def _fetch(index: int, fetch: Fetch) -> str:
     wait = "" if fetch.threshold is None else f" when ISSUED >= {fetch.threshold}"
     if fetch.expert:
         wait += f" and ROUTED >= {fetch.routed}, if expert {fetch.expert - 1} has tokens"
+    if fetch.tasks > 1:
+        wait += f"; of task TASK of {fetch.tasks}, so many words further on"
     return (
         f"{index:4d} {fetch.target.name:16s} {fetch.words} words from {fetch.source} "
         f"to {fetch.destination}{wait}"

@@ -25,6 +25,7 @@ class Manifest(BaseModel):
 
     machine_digest, program_digest: what the registers MACHINE and PROGRAM begin with. port_bits,
     on_chip_kib: width of the memory port; size of the memory on the chip, 0 if it is external.
+    tasks: how many the register TASK chooses among.
     products: names, in the order in which STATUS and BREAK count them.
     image_scale: value of one input code; image_patch: side of a patch; an image is image_tokens
     rows of image_words words of ``depth`` bytes, features in the order channel, row, column of the
@@ -49,6 +50,7 @@ class Manifest(BaseModel):
     depth: int
     port_bits: int
     on_chip_kib: int
+    tasks: int
     products: tuple[str, ...]
     image_shape: tuple[int, int, int]
     image_patch: int
@@ -87,6 +89,7 @@ def manifest_of(program: Program, parameters: bytes) -> Manifest:
         depth=machine.depth,
         port_bits=machine.port_bits,
         on_chip_kib=machine.memory,
+        tasks=program.model.tasks,
         products=tuple(step.name for step in program.steps),
         image_shape=program.model.image_shape,
         image_patch=int(source.attributes["patch"]),

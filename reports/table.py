@@ -173,12 +173,14 @@ def cosim_table(report: CosimReport) -> Group:
             f"{_cycles(report.predicted_cycles)}, RTL {_cycles(report.rtl_cycles)}"
         )
     return titled(
-        f"{report.model} on {report.machine}: {verdict(report)}",
+        f"{report.model}{f', task {report.task}' if report.task else ''} on {report.machine}: "
+        f"{verdict(report)}",
         table,
         *lines,
         (
             f"{report.images} images with {report.engine}: {report.tensors_compared} tensors "
-            f"compared beside the logits, {quantity(report.cycles_per_s, 'cycles/s')}, "
+            + (f"and {report.queues_compared} queues " if report.queues_compared else "")
+            + f"compared beside the logits, {quantity(report.cycles_per_s, 'cycles/s')}, "
             f"build {quantity(report.build_s, 's')}, in all {quantity(report.wall_s, 's')}"
         ),
     )

@@ -117,8 +117,9 @@ class CosimReport:
     wall_s: float
     logits: list[list[int]]
     tensors_compared: int
-    queues_compared: int
     mismatches: tuple[Mismatch, ...]
+    queues_compared: int = 0
+    task: int = 0
 
     @property
     def cycle_exact(self) -> bool:
@@ -244,8 +245,9 @@ def cosimulate(
         wall_s=time.perf_counter() - began,
         logits=logits,
         tensors_compared=len(chosen) * len(images),
-        queues_compared=len(queues),
         mismatches=mismatches,
+        queues_compared=len(queues),
+        task=task,
     )
 
 

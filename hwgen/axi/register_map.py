@@ -74,7 +74,7 @@ REGISTERS = (
     Register("COUNT", 0x028, "rw", "images of a run; 0 counts as 1"),
     Register("IMAGE_PITCH", 0x02C, "rw", "bytes from image to image, a multiple of a beat"),
     Register("RESULT_PITCH", 0x030, "rw", "bytes from results to results, a multiple of a beat"),
-    Register("TASK", 0x034, "rw", "task of a model that has several"),
+    Register("TASK", 0x034, "rw", "task of a model that has several, from 0; looked at by a start"),
     Register("INTERRUPT", 0x038, "rw1c", "bit 0: done, paused, or stopped by an error"),
     Register("INTERRUPT_ENABLE", 0x03C, "rw", "bit 0: the interrupt pin follows INTERRUPT"),
     Register("WATCHDOG", 0x040, "rw", "cycles to wait for memory before an error; 0: for ever"),

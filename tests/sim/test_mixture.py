@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from vitruvius.benchmarks.random_pairs import pair
 from vitruvius.errors import VitruviusError
+from vitruvius.hwgen.axi.register_map import register, register_map
+from vitruvius.hwgen.core.accelerator import COUNTERS
 from vitruvius.hwgen.core.compiler import compile_model
+from vitruvius.hwgen.core.image import ParameterImage
 from vitruvius.hwgen.core.machine import load_machine
 from vitruvius.models.datasets import photographs
 from vitruvius.models.integer_model import IntegerModel
 from vitruvius.models.quantize import quantize
 from vitruvius.models.resolve import resolve_model
+from vitruvius.models.tasks import trace_tasks
 from vitruvius.models.trace import trace
 from vitruvius.sim.cosim import cosimulate, prepare
 from vitruvius.sim.cycle import simulate
 from vitruvius.sim.estimate import estimate_fpga
 from vitruvius.sim.lost_cycles import lost_cycles
+from vitruvius.sim.native.script import Script
 from vitruvius.sim.routing import even_routing, routing_of
 
 CYCLES = 1_050_000
@@ -119,17 +126,82 @@ def test_an_impossible_routing_is_refused(mixed) -> None:
         simulate(mixed.program, images=2, routing=[even])
 
 
+def test_a_task_is_one_register(mixed) -> None:
+    """The task changes between images of one start to the next, with nothing loaded again; each
+    image's results, and the cycles of the second start, are those of the task's own model.
+    """
+    program, images = mixed.program, mixed.images
+    tasks = program.model.tasks
+    assert tasks > 1
+    layout = ParameterImage(program, images=len(images))
+    contents = [(layout.parameters, layout.to_bytes())]
+    contents += [
+        (layout.images + index * layout.image_pitch, layout.image_bytes(image))
+        for index, image in enumerate(images)
+    ]
+    script = Script()
+    for name, value in (
+        ("PARAMETERS", layout.parameters),
+        ("IMAGES", layout.images),
+        ("RESULTS", layout.results),
+        ("COUNT", len(images)),
+        ("IMAGE_PITCH", layout.image_pitch),
+        ("RESULT_PITCH", layout.result_pitch),
+    ):
+        script.write(register(name), value)
+    order = [*range(tasks), 0]
+    for number, task in enumerate(order):
+        script.write(register("TASK"), task).write(register("CONTROL"), 1)
+        script.wait_done(10_000_000, name=f"done{number}")
+        script.read(register("CYCLES", register_map(COUNTERS)), f"cycles{number}")
+        script.dump(layout.results, layout.result_pitch * len(images), f"results{number}")
+    outcome = prepare(program.machine).run(script, memory=contents, model=mixed.memory)
+    seen = []
+    for number, task in enumerate(order):
+        data = outcome.data[f"results{number}"]
+        got = [layout.results_of(data[at * layout.result_pitch :]) for at in range(len(images))]
+        assert got == program.model.for_task(task).run(images).flatten(1).tolist()
+        seen.append(got)
+        predicted = simulate(
+            program,
+            images=len(images),
+            memory=mixed.memory,
+            booted=number > 0,
+            routing=routing_of(program, images, task),
+            task=task,
+        )
+        assert outcome.values[f"cycles{number}"] == predicted.cycles
+    assert seen[0] == seen[-1] != seen[1]
+
+
+def test_queues_are_compared_entry_by_entry(mixed) -> None:
+    """Catches a comparison that looks at nothing: the golden has other weights in its queues."""
+    other = gated(mixed.program.model, list(range(0, 900, 100)))
+    program = replace(mixed.program, model=other)
+    report = cosimulate(program, mixed.images, task=mixed.task, memory=mixed.memory)
+    queues = [item for item in report.mismatches if "queue of expert" in item.tensor]
+    assert queues
+    right = cosimulate(mixed.program, mixed.images, task=mixed.task, memory=mixed.memory)
+    count = sum(mixture.experts for mixture in program.mixtures)
+    assert right.queues_compared == count * len(mixed.images)
+    assert not right.mismatches
+
+
 @pytest.mark.slow
 def test_m3vit_whole() -> None:
     workload = resolve_model("m3vit_tiny")
-    graph = trace(workload.module, workload.example_inputs, name=workload.name)
+    graph = trace_tasks(workload.module, workload.example_inputs, name=workload.name)
     size = (128, 256)
     program = compile_model(quantize(graph, photographs(4, size)), load_machine("experts"))
     assert simulate(program, booted=True).cycles <= CYCLES
-    report = cosimulate(program, photographs(2, size, seed=3), tensors="blocks")
-    assert report.bit_exact_images == 2
-    assert report.cycle_exact
-    assert report.tensors_compared == 2 * 24
+    assert program.model.tasks == 2
+    images = photographs(2, size, seed=3)
+    for task in range(2):
+        report = cosimulate(program, images, task=task, tensors="blocks")
+        assert report.bit_exact_images == 2
+        assert report.cycle_exact
+        assert report.tensors_compared == 2 * 24
+        assert report.queues_compared == 2 * 6 * 16
 
 
 @pytest.mark.slow
