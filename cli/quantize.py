@@ -199,6 +199,10 @@ def quantize(
     console.print(quality_table(source.model, top))
     console.print(bounds_table(source.model, top or 5))
     lines = [f"widths: {options.label}, residual stream {options.residual_bits} bits"]
+    if source.model.tasks > 1:
+        lines.append(
+            f"tasks: {source.model.tasks}, each with gates of its own; the tables are of the first"
+        )
     lines.append(equalised_line(source.equalised))
     if scores:
         lines.append(accuracy_lines(int(scores["images"]), scores["float"], scores["integer"]))
@@ -222,6 +226,7 @@ def _record(
     """What was found, as plain values; an SQNR without noise is null."""
     return {
         "model": source.model.name,
+        "tasks": source.model.tasks,
         "calibration_images": 0 if source.calibration is None else len(source.calibration),
         "warning": source.warning or None,
         "accuracy": scores or None,
