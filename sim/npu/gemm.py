@@ -5,8 +5,8 @@ K x N, M x N and K x M over rows x cols of the array and stream M, K and N. Ther
 overlap, every fold pays for its own load, fill and drain. With overlap:
 
 - *load* (``ws``, ``is``): every cell has a second register, into which the next fold's operand is
-  pushed, a row a cycle, while this fold streams. A fold of T streamed rows takes ``max(T, rows)``;
-  only the first load of a product is not hidden.
+  pushed, a row a cycle, while this fold streams. A fold of T streamed rows takes ``max(T, rows)``,
+  the last one T; only the first load of a product is not hidden.
 - *read-out* (``os``): a column's sums complete one a cycle, thanks to the skew, and leave by the
   column's bus while the next fold streams: again ``max(T, rows)``.
 - *fill* and *drain*, ``rows - 1`` and ``cols - 1``: folds follow each other without a gap, so they
@@ -27,7 +27,17 @@ from numpy.typing import NDArray
 
 from ..systolic import Dataflow
 
-__all__ = ["Accesses", "Count", "GemmWork", "Place", "accesses", "folds", "laid", "steady"]
+__all__ = [
+    "Accesses",
+    "Count",
+    "GemmWork",
+    "Place",
+    "accesses",
+    "folds",
+    "laid",
+    "pieces",
+    "steady",
+]
 
 Count: TypeAlias = NDArray[np.int64]
 Place = Literal["dram", "chip"]
@@ -126,18 +136,22 @@ def accesses(
     m, n, k = tile
     cut_m, cut_n, cut_k = (-(-whole // part) for whole, part in zip((M, N, K), tile, strict=True))
     if flow is Dataflow.OUTPUT:
-        reads = M * K * _pieces(N, n, cols), K * N * _pieces(M, m, rows)
+        reads = M * K * pieces(N, n, cols), K * N * pieces(M, m, rows)
         partial = cut_k
     elif flow is Dataflow.WEIGHT:
-        reads = M * K * _pieces(N, n, cols), K * N * cut_m
-        partial = _pieces(K, k, rows)
+        reads = M * K * pieces(N, n, cols), K * N * cut_m
+        partial = pieces(K, k, rows)
     else:
-        reads = M * K * cut_n, K * N * _pieces(M, m, cols)
-        partial = _pieces(K, k, rows)
+        reads = M * K * cut_n, K * N * pieces(M, m, cols)
+        partial = pieces(K, k, rows)
     return Accesses(*reads, output_reads=M * N * partial, output_writes=M * N * partial)
 
 
-def _pieces(whole: int, tile: int, edge: int) -> int:
-    """Pieces of ``edge`` in tiles of ``tile`` that make up ``whole``."""
+def pieces(whole: int, tile: int, edge: int) -> int:
+    """Pieces of ``edge`` in the tiles of ``tile`` that make up ``whole``.
+
+    >>> pieces(197, 64, 16)  # 4 + 4 + 4 + 1
+    13
+    """
     full, rest = divmod(whole, tile)
     return full * -(-tile // edge) + -(-rest // edge)

@@ -16,8 +16,9 @@ from ..systolic import ideal_cycles
 from .energy import npu_energy
 from .gemm import GemmWork
 from .operators import Job, jobs_of
+from .schedule import Schedule
 from .target import NpuTarget, load_npu
-from .tiling import Schedule, best_schedule
+from .tiling import best_schedule
 from .vector import vector_cycles
 
 __all__ = ["GemmReport", "NpuEstimate", "OperatorDetail", "estimate_npu", "gemm_report"]
@@ -25,7 +26,7 @@ __all__ = ["GemmReport", "NpuEstimate", "OperatorDetail", "estimate_npu", "gemm_
 _CHUNKS = (1, 2, 4, 8, 16, 32, 64)
 _MEMORY = ("memory: DRAM", "memory: activation buffer")
 _FORMULA = (
-    "formula: sim.npu.tiling, the array's folds as in SCALE-Sim with hidden loads",
+    "formula: sim.npu.schedule, the array's folds as in SCALE-Sim with hidden loads",
     "formula: sim.npu.vector, operations by I-ViT",
     "formula: bytes over the slower of DRAM and activation buffer",
 )
