@@ -10,7 +10,19 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import VitruviusError
-from . import cosim, demo, doctor, estimate, generate, npu, quantize, simulate, trace, train
+from . import (
+    compare,
+    cosim,
+    demo,
+    doctor,
+    estimate,
+    generate,
+    npu,
+    quantize,
+    simulate,
+    trace,
+    train,
+)
 
 __all__ = ["app", "main"]
 
@@ -81,6 +93,7 @@ app.command("quantize")(quantize.quantize)
 app.command("generate")(generate.generate)
 app.command("estimate")(estimate.estimate)
 app.command("simulate")(simulate.simulate)
+app.command("compare")(compare.compare)
 app.command("cosim")(cosim.cosim)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
