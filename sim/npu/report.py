@@ -17,9 +17,9 @@ from .energy import npu_energy
 from .gemm import GemmWork
 from .operators import Job, jobs_of
 from .schedule import Schedule
-from .target import NpuTarget, load_npu
+from .target import NpuTarget, covering, leaves, load_npu
 from .tiling import best_schedule
-from .vector import vector_cycles
+from .vector import vector_cycles, vector_mapping
 
 __all__ = ["GemmReport", "NpuEstimate", "OperatorDetail", "estimate_npu", "gemm_report"]
 
@@ -298,7 +298,6 @@ def _stream(job: Job, target: NpuTarget) -> _Done:
     bytes_in = size["read", "dram"] + size["read", "chip"]
     bytes_out = size["write", "dram"] + size["write", "chip"]
     again = 1 if work is None else work.reads
-    lanes = target.vector.lanes
     dram: Counter[str] = Counter()
     for moved in (*reads, job.write):
         if moved.place == "dram":
@@ -313,7 +312,7 @@ def _stream(job: Job, target: NpuTarget) -> _Done:
         cycles=cycles,
         product_cycles=busy,
         stalls=waits,
-        mapping=work.length / (-(-work.length // lanes) * lanes) if work is not None else 0.0,
+        mapping=0.0 if work is None else vector_mapping(work, target),
         sram=sram,
         dram=dram,
         actions=job.actions or {},
@@ -459,7 +458,7 @@ def _assumptions(
                 "assumed: routing to the chosen experts only would cost less",
             )
         )
-    found += [Assumption(f"{path} of {target.target}", text) for path, text in _sources(target)]
+    found += [Assumption(f"{target.target}, {fields}", text) for fields, text in _sources(target)]
     found += [
         Assumption(f"{item.name}: {item.value:.4g} {item.unit}", f"{item.basis}: {item.source}")
         for item in (energy.action(name) for name in [*used, "static_w"])
@@ -468,7 +467,17 @@ def _assumptions(
 
 
 def _sources(target: NpuTarget) -> list[tuple[str, str]]:
-    return sorted(target.sources.items())
+    """Every source of the target, with the fields and values that it stands for."""
+    fields: dict[str, list[str]] = {}
+    for path, value in leaves(target.model_dump(exclude={"name", "sources"}, exclude_none=True)):
+        source = next(s for s in covering(path) if s in target.sources)
+        own = path.removeprefix(source).removeprefix(".")
+        fields.setdefault(source, []).append(f"{own} {value}".strip())
+    return [
+        (f"{path}: {', '.join(fields[path])}", text)
+        for path, text in sorted(target.sources.items())
+        if path in fields
+    ]
 
 
 def _warnings(graph: Graph, details: list[OperatorDetail], cycles: int) -> tuple[str, ...]:

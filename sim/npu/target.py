@@ -21,6 +21,8 @@ __all__ = [
     "Operations",
     "Vector",
     "Widths",
+    "covering",
+    "leaves",
     "load_npu",
     "npu_names",
     "with_array",
@@ -176,11 +178,13 @@ class NpuTarget(_Part):
 
     @model_validator(mode="after")
     def _every_field_has_a_source(self) -> Self:
-        leaves = sorted(_leaves(self.model_dump(exclude={"name", "sources"}, exclude_none=True)))
-        if missing := [leaf for leaf in leaves if not self._source(leaf)]:
+        values = self.model_dump(exclude={"name", "sources"}, exclude_none=True)
+        paths = [path for path, _ in leaves(values)]
+        covered = {path for path in paths if set(covering(path)) & self.sources.keys()}
+        if missing := [path for path in paths if path not in covered]:
             raise ValueError(f"sources: none for {', '.join(missing)}")
-        paths = {leaf[:end] for leaf in leaves for end in _ends(leaf)}
-        if foreign := sorted(self.sources.keys() - paths):
+        known = {table for path in paths for table in covering(path)}
+        if foreign := sorted(self.sources.keys() - known):
             raise ValueError(f"sources: {', '.join(foreign)} is no field of the target")
         if unmarked := sorted(k for k, text in self.sources.items() if not text.startswith(_MARKS)):
             raise ValueError(
@@ -211,11 +215,6 @@ class NpuTarget(_Part):
                     f"least {-(-2 * size // _KIB)} KiB"
                 )
         return self
-
-    def _source(self, path: str) -> str:
-        """The text for ``path``: its own, or that of the innermost table around it."""
-        ends = sorted(_ends(path), reverse=True)
-        return next((self.sources[path[:end]] for end in ends if path[:end] in self.sources), "")
 
     @property
     def target(self) -> str:
@@ -355,17 +354,26 @@ def _range(path: str) -> str:
     return "a text"
 
 
-def _leaves(fields: Mapping[str, object], prefix: str = "") -> list[str]:
-    """Dotted paths of all values that are not tables."""
-    found = []
+def leaves(fields: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    """Dotted paths of all values that are not tables, with the values.
+
+    >>> leaves({"clock_hz": 1e9, "array": {"rows": 4}})
+    [('clock_hz', 1000000000.0), ('array.rows', 4)]
+    """
+    found: list[tuple[str, object]] = []
     for name, value in fields.items():
         if isinstance(value, dict):
-            found += _leaves(value, f"{prefix}{name}.")
+            found += leaves(value, f"{prefix}{name}.")
         else:
-            found.append(prefix + name)
+            found.append((prefix + name, value))
     return found
 
 
-def _ends(path: str) -> list[int]:
-    """Where the path, and the paths of the tables around it, end."""
-    return [*(place for place, letter in enumerate(path) if letter == "."), len(path)]
+def covering(path: str) -> list[str]:
+    """A dotted path and those of the tables around it, innermost first.
+
+    >>> covering("vector.interval.alu")
+    ['vector.interval.alu', 'vector.interval', 'vector']
+    """
+    parts = path.split(".")
+    return [".".join(parts[:end]) for end in range(len(parts), 0, -1)]

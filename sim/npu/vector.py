@@ -1,9 +1,10 @@
 """The vector unit: what each operator asks of a lane, and the cycles that takes.
 
-Operators on a row (softmax, norms, reductions) put a row across the lanes, reduce it chunk by chunk
-and then fold the lanes, ``ceil(log2(lanes))`` additions (as ONNXim does, arXiv 2406.08051). What
-is done once a row (a division, a square root) takes a turn of its own. Rows are pipelined, so
-latencies are paid once an operator. Elementwise operators fill all lanes whatever the shape.
+Operators on a row (softmax, norms, reductions) put a row across the lanes, or as many short rows as
+fit side by side, reduce it chunk by chunk and then fold the lanes, ``ceil(log2(lanes))`` additions
+(as ONNXim does, arXiv 2406.08051). What is done once a row (a division, a square root) takes a turn
+of its own. Rows are pipelined, so latencies are paid once an operator. Elementwise operators fill
+all lanes whatever the shape.
 
 Counts follow I-ViT (arXiv 2207.01405): softmax is a maximum, an exponential with its sum, and a
 multiplication with the reciprocal; LayerNorm two sums, then normalise, scale, requantize; an
@@ -30,6 +31,7 @@ __all__ = [
     "lane_cycles",
     "lane_latency",
     "vector_cycles",
+    "vector_mapping",
     "vector_work",
 ]
 
@@ -66,10 +68,28 @@ def lane_latency(operations: Operations, target: NpuTarget) -> int:
 def vector_cycles(work: VectorWork, target: NpuTarget) -> int:
     """Cycles of the vector unit for ``work``, operands at hand."""
     lanes = target.vector.lanes
-    chunks = -(-work.length // lanes)
+    turns, chunks = _turns(work, target)
     fold = _depth(min(lanes, work.length)) * work.trees * target.vector.interval.alu
     turn = chunks * lane_cycles(work.element, target) + fold + lane_cycles(work.row, target)
-    return work.rows * turn + lane_latency(work.element, target) + lane_latency(work.row, target)
+    return turns * turn + lane_latency(work.element, target) + lane_latency(work.row, target)
+
+
+def vector_mapping(work: VectorWork, target: NpuTarget) -> float:
+    """Share of the lanes that hold an element.
+
+    >>> from .target import load_npu
+    >>> vector_mapping(VectorWork(8, 40, {"alu": 1}), load_npu("edge16"))  # 40 of 3 x 16
+    0.8333333333333334
+    """
+    turns, chunks = _turns(work, target)
+    return work.rows * work.length / (turns * chunks * target.vector.lanes)
+
+
+def _turns(work: VectorWork, target: NpuTarget) -> tuple[int, int]:
+    """Turns that all rows take, and chunks of lanes that a turn takes."""
+    lanes = target.vector.lanes
+    side_by_side = max(1, lanes // work.length)
+    return -(-work.rows // side_by_side), -(-work.length // lanes)
 
 
 def actions(work: VectorWork, target: NpuTarget) -> Counter[str]:
@@ -210,6 +230,13 @@ def _window(op: Operator, inputs: list[_Shape]) -> VectorWork:
     return VectorWork(1, prod(op.output.shape), each)
 
 
+def _adaptive(op: Operator, inputs: list[_Shape]) -> VectorWork:
+    """Windows that cut the input into the output's size."""
+    pairs = zip(inputs[0][::-1], op.output.shape[::-1], strict=False)
+    window = prod(-(-size // cut) for size, cut in pairs)
+    return VectorWork(1, prod(op.output.shape), {"alu": window, "requantize": 1})
+
+
 def _resize(op: Operator, inputs: list[_Shape]) -> VectorWork | None:
     taps = {"bilinear": 4, "bicubic": 16}.get(str(op.attributes["mode"]))
     if taps is None or op.attributes["antialias"]:
@@ -254,7 +281,7 @@ _RULES: dict[str, _Rule] = {
     "ReduceMin": _reduction({"alu": 1}, {}),
     "Variance": _reduction({"alu": 1, "multiply": 1}, {"multiply": 2, "requantize": 1}, 2),
     "VectorNorm": _reduction({"multiply": 1}, {"sqrt": 1, "requantize": 1}),
-    "AdaptiveAvgPool": _reduction({"alu": 1}, {"requantize": 1}),
+    "AdaptiveAvgPool": _adaptive,
     "AvgPool": _window,
     "MaxPool": _window,
     "Resize": _resize,
