@@ -77,7 +77,8 @@ DESCRIPTOR_LAYOUT = data.StructLayout(
         "by_task": unsigned(1),
         "expert": unsigned(8),
         "routed_threshold": unsigned(24),
-        "rest": unsigned(14),
+        "last_task": unsigned(4),
+        "rest": unsigned(10),
     }
 )
 assert DESCRIPTOR_LAYOUT.size == DESCRIPTOR_BITS
@@ -105,7 +106,8 @@ class Descriptor:
     expert, routed_threshold: 0, or a FETCH for expert ``expert - 1``: it also waits until tokens
     routed >= the image's base of these + routed_threshold, and is skipped if that expert's queue is
     empty then. LOOP adds routed_threshold, the tokens routed in an image, to that base.
-    by_task: offset counts for task 0; the beats of the other tasks lie behind, one after the other.
+    by_task: offset counts for task 0; the beats of the other tasks lie behind, one after the other,
+    up to those of last_task.
     """
 
     opcode: Opcode
@@ -119,6 +121,7 @@ class Descriptor:
     by_task: bool = False
     expert: int = 0
     routed_threshold: int = 0
+    last_task: int = 0
 
 
 @dataclass(frozen=True)

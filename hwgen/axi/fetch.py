@@ -55,7 +55,7 @@ class FetchEngine(wiring.Component):
     earlier than any fetch before it. So fetches are counted in order, several at once where one
     that completes has skipped ones behind it, and no later fetch is held up. A FETCH ``by_task``
     goes to the reader no earlier than in its second cycle at the head; in the first one its beats
-    are multiplied by ``task``.
+    are multiplied by ``task``. If there is no such task, that is an error.
 
     An error stops the engine: nothing is fetched or counted any more, what is outstanding is
     drained, ``error`` and ``error_address`` stay. ``soft_reset`` ends any state: outstanding beats
@@ -78,7 +78,7 @@ class FetchEngine(wiring.Component):
     products : In, products issued; 0 from the cycle after start, then it only grows, modulo 2**24
     routed : In, tokens routed; as ``products``
     queue_used : In, one bit per expert: its queue is not empty; looked at as said above
-    task : In, sampled with start, as reload; below `TASKS`, only the bits for that are looked at
+    task : In, sampled with start, as reload
     memory : Out, `ReadSignature`
     write_enable (one bit per target), write_address, write_data : Out, shared by the memories,
         which take the low bits they need
@@ -199,7 +199,8 @@ class FetchEngine(wiring.Component):
         known, fresh, jump, pop, load = Signal(), Signal(), Signal(), Signal(), Signal()
         base, limit = Signal(24), Signal(24)
         coming = data.View(DESCRIPTOR_LAYOUT, program.read_data)
-        wrong = Signal()
+        wrong, missing = Signal(), Signal()
+        task = Signal(8)
         m.d.comb += [
             program.write_enable.eq(self.write_enable[Target.FETCH_PROGRAM]),
             program.write_address.eq(self.write_address),
@@ -218,6 +219,8 @@ class FetchEngine(wiring.Component):
                 wrong.eq(self._refused(coming)),
                 following.eq(following + 1),
             ]
+            if self.experts:
+                m.d.sync += missing.eq(coming.by_task & (task > coming.last_task))
 
         image_address, index = Signal(64), Signal(32)
         header = data.View(HEADER_LAYOUT, self.write_data[: HEADER_LAYOUT.size])
@@ -238,14 +241,14 @@ class FetchEngine(wiring.Component):
         if self.experts:
             routed_base, routed_limit = Signal(24), Signal(24)
             late, used = Signal(), Signal()
-            task, displacement = Signal(range(TASKS)), Signal(32)
+            displacement = Signal(32)
             with m.If(load & ~jump):
                 m.d.sync += routed_limit.eq(routed_base + coming.routed_threshold)
             m.d.comb += [
                 late.eq((head.expert != 0) & (self.routed - routed_limit)[23]),
                 used.eq((Cat(1, self.queue_used) >> head.expert)[0]),
             ]
-            m.d.sync += displacement.eq(task * head.beats)
+            m.d.sync += displacement.eq(task[: (TASKS - 1).bit_length()] * head.beats)
             waits |= late
             # `fresh` is low in the head's first cycle, in which there is no displacement yet.
             asks &= used & (fresh | ~head.by_task)
@@ -340,9 +343,9 @@ class FetchEngine(wiring.Component):
                     tag.destination.eq(head.destination),
                 ]
                 with m.If(known):
-                    with m.If(wrong):
+                    with m.If(wrong | missing):
                         m.d.sync += [
-                            self.error.eq(ErrorCode.FOREIGN),
+                            self.error.eq(Mux(wrong, ErrorCode.FOREIGN, ErrorCode.TASK)),
                             self.error_address.eq(self.parameters),
                         ]
                         m.next = "ERROR"

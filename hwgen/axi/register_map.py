@@ -39,6 +39,8 @@ class ErrorCode(IntEnum):
     """Memory did not go on within WATCHDOG cycles; ERROR_ADDRESS is what was waited for."""
     BUSY = 5
     """A start while busy was ignored; the run goes on."""
+    TASK = 6
+    """The program has no such task as TASK says."""
 
 
 @dataclass(frozen=True)

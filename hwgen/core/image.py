@@ -112,6 +112,7 @@ class ParameterImage:
             expert=fetch.expert,
             routed_threshold=fetch.routed,
             by_task=fetch.tasks > 1,
+            last_task=fetch.tasks - 1,
         )
 
     @property

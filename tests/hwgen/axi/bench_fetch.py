@@ -63,7 +63,7 @@ async def one_run(dut, edge, memory, run, now):
             products = issued
         if "routed" in run:
             dut.routed.value = bisect_right(run["routed"], cycle)
-            dut.task.value = run["task"] if cycle == 0 else 15 - run["task"]
+            dut.task.value = run["task"] if cycle == 0 else 15 ^ run["task"]
             while changes and changes[0][0] <= cycle:
                 dut.queue_used.value = changes.pop(0)[1]
         memory.step(now)

@@ -108,7 +108,8 @@ class Scenario:
         """Experts in any order with any threshold; none, some or all of an image are skipped."""
         likely = rng.choice([0, 0.5, 0.5, 1])
         for index, item in enumerate(self.body):
-            more = {"by_task": item.beats < 200 and rng.random() < 0.4}
+            by_task = item.beats < 200 and rng.random() < 0.4
+            more = {"by_task": by_task, "last_task": by_task * (TASKS - 1)}
             if rng.random() < 0.7:
                 more["expert"] = rng.randint(1, self.config["experts"])
                 more["routed_threshold"] = rng.randint(-3, self.tokens) % (1 << 24)
@@ -468,11 +469,11 @@ def test_descriptors_survive_encoding(rng):
 
 def test_the_encoding_is_the_contracts():
     """Fields from bit 0: opcode 3, target 4, space 1, wait 1, offset 32, beats, destination,
-    threshold 24 each, by_task 1, expert 8, routed_threshold 24.
+    threshold 24 each, by_task 1, expert 8, routed_threshold 24, last_task 4.
     """
-    item = Descriptor(Opcode.FETCH, Target.WEIGHT, Space.IMAGE, True, 2, 3, 4, 5, True, 6, 7)
+    item = Descriptor(Opcode.FETCH, Target.WEIGHT, Space.IMAGE, True, 2, 3, 4, 5, True, 6, 7, 8)
     first = 1 | 5 << 3 | 1 << 7 | 1 << 8 | 2 << 9 | 3 << 41 | 4 << 65 | 5 << 89
-    assert encode(item) == first | 1 << 113 | 6 << 114 | 7 << 122
+    assert encode(item) == first | 1 << 113 | 6 << 114 | 7 << 122 | 8 << 146
 
 
 # Fetches that depend on experts' queues and on the task.
@@ -565,7 +566,8 @@ def test_routing_that_comes_late_holds_real_and_skipped_ones(bench, rng):
 @pytest.mark.parametrize("task", range(4))
 def test_the_task_chooses_among_matrices_one_behind_the_other(bench, rng, task):
     """Sampled at start: the bench shows another task from the next cycle on."""
-    body = [transfer(0), transfer(1, by_task=True), transfer(5, expert=3, by_task=True)]
+    chosen = {"by_task": True, "last_task": 3}
+    body = [transfer(0), transfer(1, **chosen), transfer(5, expert=3, **chosen)]
     scenario, _, bursts, _ = one_image(bench, rng, body, task=task)
     for place in (900, 960 + 60 * task, 1200 + 60 * task):
         assert scenario.parameters + 16 * place in bursts
@@ -598,6 +600,16 @@ def test_an_expert_that_the_engine_does_not_have_is_refused(bench, rng):
     run = {"count": 1, "issues": [0] * 9, "task": 0, "routed": [0] * 9, "queue_used": [[0, 15]]}
     (result,) = bench(engine(ROUTED), "bench_fetch", "scenarios", [scenario.job([run])])
     assert result["runs"][0]["error"][1:] == [3, scenario.parameters]
+
+
+@pytest.mark.parametrize("task", [2, 16, 255])
+def test_a_task_that_the_program_does_not_have_is_refused(bench, rng, task):
+    """Catches a task that is cut to the bits that count, and one that reads what is no gate."""
+    body = [transfer(0), transfer(1, by_task=True, last_task=1)]
+    scenario = Scenario(rng, ROUTED, body=body)
+    run = {"count": 1, "issues": [0] * 9, "task": task, "routed": [0] * 9, "queue_used": [[0, 15]]}
+    (result,) = bench(engine(ROUTED), "bench_fetch", "scenarios", [scenario.job([run])])
+    assert result["runs"][0]["error"][1:] == [6, scenario.parameters]
 
 
 def test_an_engine_without_experts_has_none_of_their_ports():
