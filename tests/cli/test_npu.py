@@ -1,0 +1,113 @@
+"""``vitruvius npu`` and ``vitruvius estimate --on npu:``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+Command = Callable[..., Result]
+Refused = Callable[..., str]
+
+
+@pytest.mark.parametrize(
+    ("flow", "cycles"),
+    [("ws", 104_976), ("os", 103_896), ("is", 97_032)],  # SCALE-Sim's index of the last, and one
+)
+def test_without_overlap_scalesims_cycles_are_printed(
+    vitruvius: Command, flow: str, cycles: int
+) -> None:
+    result = vitruvius(
+        "npu", "gemm", "197", "576", "192", "--array", "16x16", "--dataflow", flow, "--no-overlap",
+        "--json", "-",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    detail = record["detail"]
+    assert detail["cycles"] == record["scalesim_cycles"] == cycles
+    assert detail["folds"] == {"ws": 12 * 36, "os": 13 * 36, "is": 12 * 13}[flow]
+    assert f"{cycles:,}" in result.stderr
+
+
+def test_cycles_folds_utilisation_traffic_and_energy_are_told(
+    vitruvius: Command, tmp_path: Path
+) -> None:
+    path = tmp_path / "r.json"
+    result = vitruvius("npu", "gemm", "197", "576", "192", "--json", path)
+    assert result.exit_code == 0, result.output
+    for word in (
+        "cycles",
+        "folds",
+        "mapping utilisation",
+        "DRAM: weights",
+        "SRAM: input",
+        "energy",
+    ):
+        assert word in result.stdout
+    record = json.loads(path.read_text())
+    detail = record["detail"]
+    assert record["ideal_cycles"] == 85_104 < detail["cycles"] < record["scalesim_cycles"]
+    assert detail["product_cycles"] + sum(detail["stalls"].values()) == detail["cycles"]
+    assert detail["dram_bytes"]["weights"] >= 576 * 192
+    assert detail["energy_j"]["mac"] == pytest.approx(197 * 576 * 192 * 0.3e-12)
+
+
+def test_rows_and_columns_arrive_in_their_places(vitruvius: Command) -> None:
+    """Catches rows and columns exchanged, which a square array hides."""
+    result = vitruvius(
+        "npu", "gemm", "64", "16", "16", "--array", "16x8", "--dataflow", "os", "--no-overlap",
+        "--json", "-",
+    )  # fmt: skip
+    assert json.loads(result.stdout)["detail"]["cycles"] == 4 * 2 * (16 + 8 + 16 - 2)
+
+
+def test_shipped_targets_are_listed(vitruvius: Command) -> None:
+    result = vitruvius("npu", "targets")
+    assert result.exit_code == 0, result.output
+    for name in ("npu:edge16", "npu:edge32", "npu:gemmini16", "npu:array128", "npu:sa8295p"):
+        assert name in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["0", "1", "1"], "at least 1 x 1 x 1, got 0 x 1 x 1"),
+        (
+            ["1", "1", "1", "--array", "16"],
+            "--array: expected rows x cols, such as 16x16, got '16'",
+        ),
+        (["1", "1", "1", "--array", "0x4"], "array.rows: expected a whole number from 1 to 1,024"),
+        (["1", "1", "1", "--array", "512x512"], "buffers.input_kib: half of it, 32768 bytes, does"),
+        (["1", "1", "1", "--on", "npu:edge"], "unknown target 'npu:edge': did you mean"),
+        (["1", "1", "1", "--on", "nowhere.toml"], "NPU file nowhere.toml cannot be read"),
+    ],
+)
+def test_mistakes_are_one_sentence(refused: Refused, options: list[str], told: str) -> None:
+    assert told in refused("npu", "gemm", *options)
+
+
+def test_estimate_takes_npus_beside_fpgas(vitruvius: Command, tmp_path: Path) -> None:
+    """In the order in which they were asked for, each with the same record."""
+    path = tmp_path / "e.json"
+    result = vitruvius(
+        "estimate", "vit_digits", "--on", "npu:edge16", "--on", "fpga:zcu102", "--on", "npu:edge32",
+        "--json", path,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    records = json.loads(path.read_text())
+    assert [r["target"] for r in records] == ["npu:edge16", "fpga:zcu102", "npu:edge32"]
+    assert records[1].keys() <= records[0].keys()
+    assert records[0]["macs"] == 3_495_040
+    assert len(records[0]["npu"]) == len(records[0]["operators"])
+
+
+def test_a_quantized_file_has_no_graph_for_an_npu(refused: Refused, quantized_file: Path) -> None:
+    text = refused("estimate", quantized_file, "--on", "npu:edge16")
+    assert "npu:edge16: expected a model to trace" in text
+
+
+def test_an_npu_that_is_not_known_is_refused_before_any_work(refused: Refused) -> None:
+    assert "unknown target 'npu:edge1'" in refused("estimate", "vit_digits", "--on", "npu:edge1")
