@@ -263,7 +263,7 @@ class Runner {
     // Done, paused, or an error that ends the run (5, start while busy, does not).
     static bool settled(uint32_t status) {
         const unsigned code = status >> 4 & 15;
-        return (status & 6) || (code >= 1 && code <= 4);
+        return (status & 6) || (code != 0 && code != 5);
     }
 
     void wait_done(Step& step) {

@@ -9,7 +9,7 @@ import torch
 
 from vitruvius.benchmarks.random_pairs import pair
 from vitruvius.errors import VitruviusError
-from vitruvius.hwgen.axi.register_map import register, register_map
+from vitruvius.hwgen.axi.register_map import ErrorCode, register, register_map
 from vitruvius.hwgen.core.accelerator import COUNTERS
 from vitruvius.hwgen.core.compiler import compile_model
 from vitruvius.hwgen.core.image import ParameterImage
@@ -128,7 +128,8 @@ def test_an_impossible_routing_is_refused(mixed) -> None:
 
 def test_a_task_is_one_register(mixed) -> None:
     """The task changes between images of one start to the next, with nothing loaded again; each
-    image's results, and the cycles of the second start, are those of the task's own model.
+    image's results, and the cycles of the second start, are those of the task's own model. A task
+    that the model does not have ends the run.
     """
     program, images = mixed.program, mixed.images
     tasks = program.model.tasks
@@ -155,6 +156,8 @@ def test_a_task_is_one_register(mixed) -> None:
         script.wait_done(10_000_000, name=f"done{number}")
         script.read(register("CYCLES", register_map(COUNTERS)), f"cycles{number}")
         script.dump(layout.results, layout.result_pitch * len(images), f"results{number}")
+    script.write(register("TASK"), tasks).write(register("CONTROL"), 1)
+    script.wait_done(10_000_000, name="without")
     outcome = prepare(program.machine).run(script, memory=contents, model=mixed.memory)
     seen = []
     for number, task in enumerate(order):
@@ -172,6 +175,7 @@ def test_a_task_is_one_register(mixed) -> None:
         )
         assert outcome.values[f"cycles{number}"] == predicted.cycles
     assert seen[0] == seen[-1] != seen[1]
+    assert outcome.values["without"] >> 4 & 0xF == ErrorCode.TASK
 
 
 def test_queues_are_compared_entry_by_entry(mixed) -> None:
