@@ -7,6 +7,7 @@ from math import prod
 
 from .graph import Graph, Operator
 from .integer.layernorm import MAX_WIDTH
+from .mixture import no_mixture
 
 __all__ = ["Refusals"]
 
@@ -121,10 +122,14 @@ class Refusals:
     def _softmax(self, operator: Operator) -> str:
         if operator.name in self.region_of or operator.name in self._mixture_parts:
             return ""
+        if any(reader.kind == "Gate" for reader in self._graph.consumers(operator.name)):
+            return "softmax for a gate outside a mixture of experts"
         return "softmax outside an attention"
 
     def _gate(self, operator: Operator) -> str:
-        return "" if operator.name in self._mixture_parts else "a gate outside a mixture of experts"
+        if operator.name in self._mixture_parts:
+            return ""
+        return f"a gate outside a mixture of experts: {no_mixture(self._graph, operator)}"
 
     def _mean(self, operator: Operator) -> str:
         shape = self._graph.operator(operator.inputs[0]).output.shape

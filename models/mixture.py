@@ -12,7 +12,7 @@ from .editing import Edit
 from .evaluate import Attribute
 from .graph import Graph, MixtureRegion, Operator
 
-__all__ = ["find_mixtures", "raise_gates", "routed_macs"]
+__all__ = ["find_mixtures", "no_mixture", "raise_gates", "routed_macs"]
 
 _ACTIVATIONS = frozenset(
     ("Gelu", "QuickGelu", "Relu", "Relu6", "Silu", "HardSwish", "Sigmoid", "Tanh")
@@ -44,10 +44,18 @@ def find_mixtures(graph: Graph) -> Graph:
         graph.operators(),
         graph.tensors,
         regions=graph.regions,
-        mixtures=[region for region in found if region is not None],
+        mixtures=[region for region in found if isinstance(region, MixtureRegion)],
         unmapped=graph.unmapped,
         batched=graph.batched,
     )
+
+
+def no_mixture(graph: Graph, gate: Operator) -> str:
+    """Why what ``gate`` chooses is no mixture of experts, with the first expert that is none; empty
+    if it is one.
+    """
+    region = _region(graph, gate)
+    return region if isinstance(region, str) else ""
 
 
 def routed_macs(graph: Graph) -> int:
@@ -80,33 +88,42 @@ def _gate(graph: Graph, op: Operator) -> tuple[str, int] | None:
     return scores.name, _whole(source.attributes["k"])
 
 
-def _region(graph: Graph, route: Operator) -> MixtureRegion | None:
-    """The mixture that ``route`` chooses the experts of, if it has the form of one."""
+def _region(graph: Graph, route: Operator) -> MixtureRegion | str:
+    """The mixture that ``route`` chooses the experts of, or why it has not the form of one."""
+    count = route.output.shape[-1]
+    if count < 2:
+        return "one expert leaves nothing to choose"
     softmax = graph.operator(route.inputs[0])
     if softmax.kind != "Softmax" or softmax.attributes["dim"] != -1:
-        return None
+        return f"'{softmax.name}' is no softmax over the last axis"
     gate = graph.operator(softmax.inputs[0])
     if gate.kind != "Linear":
-        return None
+        return f"'{gate.name}' is {gate.kind}, expected a Linear that gives the scores"
     source = gate.inputs[0]
     weighted: dict[int, Operator] = {}
     for reader in graph.consumers(route.name):
         place = _place(reader, len(route.output.shape) - 1)
         product = _product(graph, reader)
         if place is None or product is None or place in weighted:
-            return None
+            return f"{reader.kind} '{reader.name}' does not pick one weight for one product"
         weighted[place] = product
-    if sorted(weighted) != list(range(route.output.shape[-1])):
-        return None
+    if missing := sorted(set(range(count)) - set(weighted)):
+        return f"the weight of expert {missing[0]} scales no output"
     experts = []
     for place in range(len(weighted)):
         expert = _expert(graph, weighted[place], route, source)
         if expert is None:
-            return None
+            product = weighted[place]
+            whole = [n for n in product.inputs if graph.operator(n).output == product.output]
+            return (
+                f"expected of expert {place}, which ends in '{(whole or [product.name])[0]}', a "
+                f"Linear that reads '{source}' as the gate does, an activation and a Linear, each "
+                "read once"
+            )
         experts.append(expert)
     combine = _sum(graph, [op.name for op in weighted.values()])
     if combine is None:
-        return None
+        return "the outputs of its experts are not added up, each of them once"
     return MixtureRegion(
         gate=gate.name,
         softmax=softmax.name,

@@ -206,7 +206,7 @@ def _run(module: nn.Module, inputs: Sequence[Tensor], name: str) -> None:
         shapes = ", ".join(str(list(tensor.shape)) for tensor in inputs)
         raise TraceError(
             f"{name}: the module fails on its example inputs {shapes}: "
-            f"{first_line(error)}{_place(error)}"
+            f"{first_line(error)}{_meaning(error)}{_place(error)}"
         ) from error
     if not any(isinstance(leaf, Tensor) for leaf in _leaves(returned)):
         raise TraceError(
@@ -327,6 +327,13 @@ def _quiet() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def _meaning(error: BaseException) -> str:
+    """What torch's words mean where they do not say it."""
+    if "selected index k out of range" in str(error):
+        return ": topk of more values than the axis has, of a gate of more than there are experts"
+    return ""
 
 
 def _place(error: BaseException) -> str:

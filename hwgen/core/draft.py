@@ -160,17 +160,22 @@ class Draft:
         """
         tokens, experts = gate.output
         steps = self.steps[begun:]
-        parts = {
-            sum(step.instruction.expert == index + 1 for step in steps) for index in range(experts)
-        }
-        if len(parts) > 1:
+        first: dict[int, str] = {}
+        for index in range(experts):
+            own = [step.operator for step in steps if step.instruction.expert == index + 1]
+            first.setdefault(len(own), own[0])
+        if len(first) > 1:
+            few, many = min(first), max(first)
             raise VitruviusError(
-                f"{self.model.name}: the experts of '{gate.name}' come in {min(parts)} to "
-                f"{max(parts)} parts on machine '{self.machine.name}', expected as many of each: "
-                "a larger weight buffer holds them in fewer"
+                f"{self.model.name}: the experts of '{gate.name}' come in unequal numbers of "
+                f"products on machine '{self.machine.name}', expected as many of each: that of "
+                f"'{first[few]}' in {few}, that of '{first[many]}' in {many}; a larger "
+                f"buffers.weight than {self.machine.buffers.weight} KiB, or experts of one width, "
+                "make them equal"
             )
+        (parts,) = first
         mixture = Mixture(
-            gate.name, tokens, int(gate.attributes["k"]), experts, parts.pop(), len(self.steps)
+            gate.name, tokens, int(gate.attributes["k"]), experts, parts, len(self.steps)
         )
         self.mixtures.append(mixture)
         self.counts[Counter.DRAINED] += mixture.drained

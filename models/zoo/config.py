@@ -88,6 +88,10 @@ class VisionTransformerConfig(BaseModel):
             raise ValueError(
                 f"experts.every {self.experts.every} leaves no layer of {self.depth} with experts"
             )
+        if self.experts is not None and self.expert_hidden < 1:
+            raise ValueError(
+                f"experts.hidden_ratio {self.experts.hidden_ratio} leaves no hidden channel"
+            )
         return self
 
     @property

@@ -49,7 +49,9 @@ class ModelFile(BaseModel):
     def _has_the_task(self) -> Self:
         tasks = self.model.experts.tasks if self.model.experts is not None else 1
         if self.task is not None and self.task >= tasks:
-            raise ValueError(f"task {self.task} is not below the number of tasks, {tasks}")
+            raise ValueError(
+                f"task {self.task} is not below the number of tasks, {tasks}; the first one is 0"
+            )
         return self
 
 

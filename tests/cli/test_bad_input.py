@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from vitruvius.hwgen.core.machine import load_machine, machine_names
 from vitruvius.models.datasets import digits
+from vitruvius.models.zoo.model_file import load_model_file
 from vitruvius.models.zoo.vit_digits import vit_digits
 
 Refused = Callable[..., str]
@@ -66,6 +67,77 @@ def number():
 
 def image():
     return torch.nn.Conv2d(1, 4, 2), torch.zeros(1, 1, 8, 8)
+"""
+
+MIXTURES = """
+import torch
+from torch import nn
+
+def expert(hidden):
+    return nn.Sequential(nn.Linear(12, hidden), nn.GELU(), nn.Linear(hidden, 12))
+
+class Mixed(nn.Module):
+    def __init__(self, widths, chosen):
+        super().__init__()
+        self.chosen = chosen
+        self.embed = nn.Conv2d(1, 12, 4, 4)
+        self.norm, self.last, self.head = nn.LayerNorm(12), nn.LayerNorm(12), nn.Linear(12, 3)
+        self.gate = nn.Linear(12, len(widths))
+        self.experts = nn.ModuleList(map(expert, widths))
+
+    def forward(self, x):
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        y = self.norm(x)
+        weights = self.gate(y).softmax(-1)
+        top, index = weights.topk(self.chosen, dim=-1)
+        routing = torch.zeros_like(weights).scatter(-1, index, top)
+        total = routing[..., :1] * self.experts[0](y)
+        for place in range(1, len(self.experts)):
+            total = total + routing[..., place : place + 1] * self.experts[place](y)
+        return self.head(self.last(x + total)[:, 0])
+
+def images(side=16):
+    return torch.zeros(1, 1, side, side)
+
+def four_of_three():
+    return Mixed([8] * 3, 4), images()
+
+def none_of_three():
+    return Mixed([8] * 3, 0), images()
+
+def five_of_six():
+    return Mixed([8] * 6, 5), images()
+
+def nine_experts():
+    return Mixed([8] * 9, 2), images()
+
+def wide_and_narrow():
+    return Mixed([8, 200, 8], 2), images()
+
+def many_tokens():
+    return Mixed([8] * 3, 2), images(64)
+
+def deeper():
+    module = Mixed([8] * 3, 2)
+    module.experts[1] = nn.Sequential(expert(8), nn.GELU(), nn.Linear(12, 12))
+    return module, images()
+"""
+
+TASKS = """
+{top}
+[model]
+image_size = 16
+patch_size = 4
+channels = 1
+dim = 12
+depth = 2
+heads = 2
+classes = 3
+[model.experts]
+count = 4
+top_k = {chosen}
+hidden_ratio = {ratio}
+tasks = 2
 """
 
 
@@ -312,3 +384,94 @@ def test_a_number_of_images_out_of_range(refused: Refused, quantized_file: Path)
         "cosim", quantized_file, "--weights", quantized_file
     )
     assert "is quantized already" in refused("quantize", quantized_file)
+
+
+# 11: mixtures of experts
+
+
+@pytest.fixture
+def mixtures(tmp_path: Path) -> str:
+    path = tmp_path / "mine.py"
+    path.write_text(MIXTURES)
+    return str(path)
+
+
+@pytest.fixture
+def router(tmp_path: Path) -> Path:
+    """The small machine with 8 experts, and a weight buffer as small as can be."""
+    return machine_file(tmp_path, r"^weight = 64$", "weight = 1\nexperts = 8")
+
+
+def tasks_file(folder: Path, top: str = "", chosen: int = 2, ratio: float = 1) -> Path:
+    path = folder / "tasks.toml"
+    path.write_text(TASKS.format(top=top, chosen=chosen, ratio=ratio))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"chosen": 5}, "model.experts: top_k 5 is more than count 4"),
+        ({"top": "task = 2"}, "task 2 is not below the number of tasks, 2; the first one is 0"),
+        ({"ratio": 0.01}, "model: experts.hidden_ratio 0.01 leaves no hidden channel"),
+    ],
+    ids=["winners", "task", "width"],
+)
+@pytest.mark.parametrize("verb", ["trace", "generate"])
+def test_a_model_file_whose_mixture_cannot_be(
+    verb: str, fields: dict[str, object], text: str, refused: Refused, tmp_path: Path
+) -> None:
+    path = tasks_file(tmp_path, **fields)
+    assert refused(verb, path) == f"model file {path}: {text}"
+
+
+def test_a_task_without_its_gate(refused: Refused, tmp_path: Path) -> None:
+    """The weights of two tasks without the second one's gate, by option or by the file itself."""
+    path = tmp_path / "w.safetensors"
+    state = load_model_file(tasks_file(tmp_path)).build().state_dict()
+    del state["blocks.1.mlp.gates.1.weight"]
+    save_file(state, path)
+    expected = f"{path} does not fit VisionTransformer: missing blocks.1.mlp.gates.1.weight"
+    assert refused("trace", tasks_file(tmp_path), "--weights", path) == expected
+    for task in ("", "task = 0\n", "task = 1\n"):
+        file = tasks_file(tmp_path, top=f"{task}weights = 'w.safetensors'")
+        assert refused("generate", file, "--out", tmp_path / "out") == expected
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_winners_than_experts(mixtures: str, refused: Refused) -> None:
+    text = refused("trace", f"{mixtures}:four_of_three")
+    assert "topk of more values than the axis has, of a gate of more than there are exp" in text
+    assert "mine.py:21" in text
+    assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("factory", "text"),
+    [
+        ("none_of_three", "'route': Gate of the 0 best, expected 1 to 4"),
+        ("five_of_six", "'route': Gate of the 5 best, expected 1 to 4"),
+        ("nine_experts", "buffers.experts needs 9 experts, has 8, 1 missing; it fits machine 'exp"),
+        ("many_tokens", "buffers.tokens needs 256 tokens, has 64, 192 missing"),
+        ("wide_and_narrow", "that of 'experts.0.0' in 2, that of 'experts.1.0' in 8"),
+        ("deeper", "expected of expert 1, which ends in 'experts.1.2', a Linear that reads 'norm'"),
+    ],
+)
+def test_a_mixture_that_a_machine_cannot_run(
+    factory: str, text: str, mixtures: str, router: Path, refused: Refused, tmp_path: Path
+) -> None:
+    side = 64 if factory == "many_tokens" else 16
+    images = tmp_path / "images.npy"
+    np.save(images, np.random.default_rng(0).normal(size=(8, 1, side, side)).astype(np.float32))
+    told = refused(
+        "generate",
+        f"{mixtures}:{factory}",
+        "--calibration",
+        images,
+        "--machine",
+        router,
+        "--out",
+        tmp_path / "out",
+    )
+    assert text in told, told
+    assert not (tmp_path / "out").exists()

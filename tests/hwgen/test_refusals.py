@@ -8,6 +8,7 @@ import pytest
 
 from vitruvius.benchmarks.random_pairs import pair
 from vitruvius.errors import VitruviusError
+from vitruvius.hwgen.core import compiler
 from vitruvius.hwgen.core.compiler import compile_model
 from vitruvius.hwgen.core.machine import load_machine
 from vitruvius.models.integer_model import IntegerModel
@@ -47,19 +48,20 @@ def test_heads_added_at_the_end_are_refused(digits_model):
     assert "Add of Linear and Linear, expected the residual stream and a Linear" in text
 
 
-def test_mixtures_that_the_router_cannot_run_are_refused():
-    """More winners than it finds, an activation without a table, a gate that is none."""
+@pytest.mark.parametrize("winners", [0, 5])
+def test_mixtures_that_the_router_cannot_run_are_refused(winners):
+    """No winner or more than it finds, an activation without a table, a gate that is none."""
     model = pair(53).program.model
 
     def change(operator):
         if operator.kind == "Gate":
-            return replace(operator, attributes={"k": 5})
+            return replace(operator, attributes={"k": winners})
         if operator.name == "blocks.0.mlp.experts.1.act":
             return replace(operator, kind="Silu")
         return operator
 
     text = refusal(changed(model, change))
-    assert "Gate of the 5 best, expected at most 4" in text
+    assert f"Gate of the {winners} best, expected 1 to 4" in text
     assert "Mixture with an expert of Linear, Silu, Linear, expected Linear, Gelu, Linear" in text
     assert "Silu has no step" in text
 
@@ -67,6 +69,39 @@ def test_mixtures_that_the_router_cannot_run_are_refused():
 def test_a_machine_without_a_router_is_told():
     with pytest.raises(VitruviusError, match=r"buffers.experts needs 2 experts, has 0, 2 missing"):
         compile_model(pair(53).program.model, load_machine("small"))
+
+
+def with_weights(kib):
+    """The machine ``experts`` with another weight buffer, narrow enough for parts."""
+    machine = load_machine("experts").model_copy(update={"cols": 4, "depth": 4})
+    buffers = machine.buffers.model_copy(update={"weight": kib})
+    return machine.model_copy(update={"buffers": buffers})
+
+
+def test_experts_in_unequal_numbers_of_products_are_named(unequal_experts):
+    """The widest of them alone does not go through a weight buffer of 1 KiB in one part."""
+    model, _ = unequal_experts
+    with pytest.raises(VitruviusError) as caught:
+        compile_model(model, with_weights(1))
+    assert str(caught.value) == (
+        "unequal: the experts of 'blocks.1.mlp.route' come in unequal numbers of products on "
+        "machine 'experts', expected as many of each: that of 'blocks.1.mlp.experts.1.fc1' in 2, "
+        "that of 'blocks.1.mlp.experts.0.fc1' in 6; a larger buffers.weight than 1 KiB, or experts "
+        "of one width, make them equal"
+    )
+    assert compile_model(model, with_weights(4)).mixtures[0].parts == 2
+
+
+def test_the_machine_that_fits_is_found_behind_one_with_unequal_products(
+    unequal_experts, monkeypatch
+):
+    """Catches a search that ends with what it finds wrong with a machine that nobody asked for."""
+    model, _ = unequal_experts
+    machines = {"a": with_weights(1), "b": load_machine("experts")}
+    monkeypatch.setattr(compiler, "machine_names", lambda: list(machines))
+    monkeypatch.setattr(compiler, "load_machine", machines.__getitem__)
+    with pytest.raises(VitruviusError, match="0, 4 missing; it fits machine 'experts'"):
+        compile_model(model, load_machine("small"))
 
 
 def test_what_the_accelerator_knows_is_not_refused(digits_model):

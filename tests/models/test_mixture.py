@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vitruvius.models.evaluate import evaluate_kind
 from vitruvius.models.graph import Graph, execute, violations
-from vitruvius.models.mixture import find_mixtures, routed_macs
+from vitruvius.models.mixture import find_mixtures, no_mixture, routed_macs
 from vitruvius.models.trace import trace
 from vitruvius.models.zoo import ZOO
 from vitruvius.models.zoo.layers import MixtureOfExperts, Mlp
@@ -250,11 +250,75 @@ class LeftOut(Layer):
         return out
 
 
-@pytest.mark.parametrize("form", [Shared, LeftOut])
-def test_what_only_resembles_a_mixture_is_none(form: type[Layer]) -> None:
+class Deeper(Layer):
+    """One expert has a layer more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moe.experts[2] = nn.Sequential(self.moe.experts[2], nn.GELU(), nn.Linear(DIM, DIM))
+
+
+class Alone(Layer):
+    """A single expert, which every token goes to."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        top, index = self.moe.gate(y)[..., :1].softmax(-1).topk(1, dim=-1)
+        routing = torch.zeros_like(y[..., :1]).scatter(-1, index, top)
+        return x + routing * self.moe.experts[0](y)
+
+
+class Scored(Layer):
+    """The gate's scores come from an activation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        top, index = self.moe.gate(y).relu().softmax(-1).topk(TOP, dim=-1)
+        routing = torch.zeros_like(self.moe.gate(y)).scatter(-1, index, top)
+        for place, expert in enumerate(self.moe.experts):
+            x = x + routing[..., place : place + 1] * expert(y)
+        return x
+
+
+class Squared(Layer):
+    """A result that is no sum of the experts' outputs alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        top, index = self.moe.gate(y).softmax(-1).topk(TOP, dim=-1)
+        routing = torch.zeros_like(self.moe.gate(y)).scatter(-1, index, top)
+        for place, expert in enumerate(self.moe.experts):
+            x = x + (routing[..., place : place + 1] * expert(y)) ** 2
+        return x
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        (Shared, "expected of expert 0, which ends in 'moe.experts.0.fc2', a Linear that reads"),
+        (LeftOut, "the weight of expert 3 scales no output"),
+        (Deeper, "expected of expert 2, which ends in 'moe.experts.2.2', a Linear that reads"),
+        (Alone, "one expert leaves nothing to choose"),
+        (Scored, "'relu' is Relu, expected a Linear that gives the scores"),
+        (Squared, "the outputs of its experts are not added up, each of them once"),
+    ],
+)
+def test_what_only_resembles_a_mixture_is_none_and_says_why(form: type[Layer], reason: str) -> None:
     graph = trace(form().eval(), (torch.zeros(1, TOKENS, DIM),), name=form.__name__)
-    assert "Gate" in kinds(graph)
+    (gate,) = (op for op in graph.operators() if op.kind == "Gate")
     assert graph.mixtures == ()
+    assert no_mixture(graph, gate).startswith(reason)
+
+
+def test_experts_of_unequal_widths_are_a_mixture() -> None:
+    module = Layer().eval()
+    module.moe.experts[1] = Mlp(DIM, 3, nn.GELU())
+    graph = trace(module, (torch.zeros(1, TOKENS, DIM),), name="unequal")
+    (region,) = graph.mixtures
+    widths = [graph.operator(first).output.shape[-1] for first, _, _ in region.experts]
+    assert widths == [2 * DIM, 3, 2 * DIM, 2 * DIM]
+    assert no_mixture(graph, graph.operator(region.route)) == ""
+    equal_on_batches(graph, module, (TOKENS, DIM))
 
 
 class TokenSelection(nn.Module):

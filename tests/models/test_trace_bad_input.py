@@ -187,6 +187,21 @@ def test_every_tensor_of_the_output_is_one_and_nothing_else_is() -> None:
     torch.testing.assert_close(second, x + 1)
 
 
+def test_more_winners_than_experts_say_the_line_and_what_torch_means() -> None:
+    class Gate(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.softmax(-1).topk(5, dim=-1).values
+
+    with pytest.raises(TraceError) as raised:
+        trace(Gate(), IMAGE, name="model")
+    place = line_of(Gate.forward, "topk(5")
+    assert str(raised.value) == (
+        "model: the module fails on its example inputs [1, 4]: RuntimeError: selected index k out "
+        "of range: topk of more values than the axis has, of a gate of more than there are experts "
+        f"({place})"
+    )
+
+
 def test_an_output_without_tensors_is_refused() -> None:
     class Nothing(nn.Module):
         def forward(self, x: Tensor) -> str:

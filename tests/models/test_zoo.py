@@ -199,6 +199,10 @@ def test_fields_say_what_is_computed() -> None:
             {"experts": {"count": 2, "top_k": 1, "hidden_ratio": 1, "every": 3}},
             "experts.every 3 leaves no layer of 2 with experts",
         ),
+        (
+            {"experts": {"count": 2, "top_k": 1, "hidden_ratio": 0.01}},
+            "experts.hidden_ratio 0.01 leaves no hidden channel",
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(fields: dict[str, object], text: str) -> None:
