@@ -31,7 +31,7 @@ from vitruvius.models.integer.softmax import SCORE_BITS
 from vitruvius.models.integer_model import IntegerModel
 from vitruvius.models.quantize import quantize
 from vitruvius.models.resolve import resolve_model
-from vitruvius.models.trace import trace
+from vitruvius.models.tasks import trace_tasks
 from vitruvius.reports.ideas import ideas_lines, ideas_plot
 from vitruvius.sim.ideas import Comparison, compare
 from vitruvius.sim.ideas_cells import CELLS_FILE, load_cells
@@ -115,7 +115,7 @@ def synthesis() -> str:
 def model() -> IntegerModel:
     """M3ViT-Tiny; cycles depend on its sizes alone."""
     workload = resolve_model(MODEL)
-    graph = trace(workload.module, workload.example_inputs, name=workload.name)
+    graph = trace_tasks(workload.module, workload.example_inputs, name=workload.name)
     height, width = workload.example_inputs[0].shape[2:]
     return quantize(graph, photographs(1, (height, width)))
 

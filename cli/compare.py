@@ -63,6 +63,7 @@ def compare(
         ideas_plot,
         ideas_record,
         ideas_table,
+        ideas_worth,
     )
     from ..reports.writing import check_file, write_text
     from ..sim.ideas import compare as compare_ideas
@@ -87,6 +88,10 @@ def compare(
     console.print(ideas_table(found, ladder=True))
     console.print()
     console.print(ideas_table(found, ladder=False))
+    console.print()
+    console.print("What stands in an idea's place costs, in place of the accelerator as it is:")
+    for line in ideas_worth(found):
+        console.print(f"  {line}")
     console.print()
     console.print(cells_table(cells))
     console.print()

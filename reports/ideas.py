@@ -22,6 +22,7 @@ __all__ = [
     "ideas_plot",
     "ideas_record",
     "ideas_table",
+    "ideas_worth",
 ]
 
 _FIGURES = ("cycles", "times", "port words", "Q words", "peak", "K, V words", "Mbit", "mult.")
@@ -93,6 +94,33 @@ def ideas_notes(found: Comparison, cells: CellTable) -> list[str]:
     return notes
 
 
+def ideas_worth(found: Comparison) -> list[str]:
+    """A line for each idea, what its alternatives cost more than it; the dearest idea first."""
+    lines = {}
+    for idea in dict.fromkeys(row.idea for row in found.alone):
+        rows = [row for row in found.alone if row.idea == idea]
+        costs = "; or ".join(f"{_more(found.full, row)} ({row.text})" for row in rows)
+        lines[f"{idea}: {costs}."] = rows[0].cycles
+    return sorted(lines, key=lambda line: -lines[line])
+
+
+def _more(full: Row, row: Row) -> str:
+    """What ``row`` costs more than the accelerator, in words."""
+    costs = []
+    for name, most, least in (
+        ("the cycles", row.cycles, full.cycles),
+        ("the words from memory", row.port_words, full.port_words),
+        ("the multipliers", row.multipliers, full.multipliers),
+        ("the K and V words", row.key_value_words, full.key_value_words),
+        ("the Q words in a cycle", row.peak_query_words, full.peak_query_words),
+    ):
+        if round(most / least, 2) != 1:
+            costs.append(f"{most / least:.2f} times {name}")
+    if row.storage_bits != full.storage_bits:
+        costs.append(f"{(row.storage_bits - full.storage_bits) / 1e6:.2f} Mbit more on the chip")
+    return " and ".join(costs) or "nothing"
+
+
 def _markdown(head: Sequence[str], numbers: int, rows: Sequence[Sequence[str]]) -> list[str]:
     """A table; the first column and those behind ``numbers`` more are text."""
     rules = ["---", *["---:"] * numbers, *["---"] * (len(head) - 1 - numbers)]
@@ -115,6 +143,12 @@ def ideas_lines(found: Comparison, cells: CellTable) -> list[str]:
     ]
     head, *notes = ideas_notes(found, cells)
     return [
+        "## The answer",
+        "",
+        "What stands in an idea's place, and what it costs in place of the accelerator as it is:",
+        "",
+        *(f"- {line}" for line in ideas_worth(found)),
+        "",
         head,
         "",
         "## One after the other",
@@ -150,10 +184,11 @@ def ideas_plot(found: Comparison, path: Path) -> None:
             values = [row.cycles for row in rows]
             colours = ["#1f6f8b" if row.source == "RTL" else "#9aa5b1" for row in rows]
             bars = axes.barh(range(len(rows)), values, 0.7, color=colours, log=True)
-            axes.bar_label(bars, [f"{value:,}" for value in values], padding=2, fontsize=7)
+            labels = [f"{row.cycles:,}{_beside(found.full, row)}" for row in rows]
+            axes.bar_label(bars, labels, padding=2, fontsize=7)
             axes.set_yticks(range(len(rows)), names, fontsize=7)
             axes.invert_yaxis()
-            axes.set(xlabel="cycles", title=title, xlim=(found.full.cycles / 2, 8 * max(values)))
+            axes.set(xlabel="cycles", title=title, xlim=(found.full.cycles / 2, 20 * max(values)))
             axes.spines[["top", "right"]].set_visible(False)
         figure.suptitle(
             f"{found.model} on {found.machine.name}; dark: RTL, light: simulated or formula",
@@ -162,6 +197,16 @@ def ideas_plot(found: Comparison, path: Path) -> None:
         temporary = path.with_suffix(".part")
         figure.savefig(temporary, format="svg", metadata={"Date": None})
         temporary.replace(path)
+
+
+def _beside(full: Row, row: Row) -> str:
+    """What a row has more of than multipliers' time, for the chart."""
+    more = ""
+    if row.storage_bits != full.storage_bits:
+        more += f", +{(row.storage_bits - full.storage_bits) / 1e6:.1f} Mbit"
+    if row.multipliers != full.multipliers:
+        more += f", {row.multipliers / full.multipliers:g} x multipliers"
+    return more
 
 
 def ideas_record(found: Comparison, cells: CellTable) -> dict[str, object]:
