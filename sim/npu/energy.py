@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...fpga_targets.energy import Coefficient, EnergyTable
 from .target import NpuTarget
 
-__all__ = ["buffer_sizes", "npu_energy", "sram_access_j"]
+__all__ = ["bank_sizes", "npu_energy", "sram_access_j"]
 
 _TABLE = Path(__file__).parent / "energy.toml"
 _SOURCE = r"^(published|assumed): \S"
@@ -53,29 +53,38 @@ def _table() -> _Table:
     return _Table.model_validate(tomllib.loads(_TABLE.read_text(encoding="utf-8")))
 
 
-def sram_access_j(kib: int) -> float:
+def sram_access_j(kib: float) -> float:
     """J of a 64-bit access to a memory of ``kib`` KiB: a power law through the two published sizes
-    next to it.
+    next to it; below the smallest one, that of the smallest.
 
-    >>> f"{sram_access_j(8):.3g} {sram_access_j(64):.3g} {sram_access_j(1024):.3g}"
+    >>> f"{sram_access_j(2):.3g} {sram_access_j(64):.3g} {sram_access_j(1024):.3g}"
     '1e-11 2.76e-11 1e-10'
     """
     points = _table().sram
+    if kib <= points[0].kib:
+        return points[0].energy_j
     above = next((i for i, p in enumerate(points) if p.kib >= kib), len(points) - 1)
-    low, high = points[max(above, 1) - 1], points[max(above, 1)]
+    low, high = points[above - 1], points[above]
     slope = log(high.energy_j / low.energy_j) / log(high.kib / low.kib)
     return low.energy_j * exp(slope * log(kib / low.kib))
 
 
-def buffer_sizes(target: NpuTarget) -> dict[str, int]:
-    """KiB of every buffer that the target has, by name."""
-    buffers = target.buffers
+def bank_sizes(target: NpuTarget) -> dict[str, float]:
+    """KiB of a bank of every buffer that the target has, by name: a bank for each row or column of
+    the array that a buffer feeds at once; one for each 8 bytes that the activation buffer moves.
+
+    >>> from .target import load_npu
+    >>> bank_sizes(load_npu("edge16"))
+    {'input': 4.0, 'weight': 4.0, 'output': 4.0, 'activation': 64.0}
+    """
+    buffers, array = target.buffers, target.array
     shared = buffers.scratchpad_kib
+    words = max(1, buffers.activation_bytes_per_cycle // _BYTES)
     sizes = {
-        "input": buffers.input_kib or shared or 0,
-        "weight": buffers.weight_kib or shared or 0,
-        "output": buffers.output_kib,
-        "activation": buffers.activation_kib,
+        "input": (buffers.input_kib or shared or 0) / array.rows,
+        "weight": (buffers.weight_kib or shared or 0) / array.cols,
+        "output": buffers.output_kib / array.cols,
+        "activation": buffers.activation_kib / words,
     }
     return {name: size for name, size in sizes.items() if size}
 
@@ -97,15 +106,17 @@ def npu_energy(target: NpuTarget) -> EnergyTable:
             }
         )
     published = ", ".join(point.source for point in table.sram)
-    for name, kib in buffer_sizes(target).items():
-        exact = any(point.kib == kib for point in table.sram)
+    smallest = table.sram[0].kib
+    for name, kib in bank_sizes(target).items():
+        size = f"{kib:.3g} KiB" if kib >= smallest else f"{kib:.3g} KiB, counted as {smallest}"
         found.append(
             Coefficient(
                 name=f"{name}_buffer_byte",
                 value=sram_access_j(kib) / _BYTES,
                 unit="J",
-                basis="published" if exact else "assumed",
-                source=f"{published}; {kib} KiB by a power law, reads and writes alike",
+                basis="assumed",
+                source=f"{published}; banks of {size}, a power law between sizes, reads and "
+                "writes alike",
             )
         )
     dram = next(row for row in table.dram if row.kind == target.dram.kind)

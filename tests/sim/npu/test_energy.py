@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vitruvius.fpga_targets.energy import load_energy
-from vitruvius.sim.npu.energy import buffer_sizes, npu_energy, sram_access_j
+from vitruvius.sim.npu.energy import bank_sizes, npu_energy, sram_access_j
 from vitruvius.sim.npu.target import load_npu, npu_names
 
 
@@ -18,6 +18,7 @@ def test_larger_memories_cost_more_also_beyond_the_table() -> None:
     sizes = (1, 8, 20, 32, 64, 256, 1024, 8192)
     energies = [sram_access_j(kib) for kib in sizes]
     assert energies == sorted(energies)
+    assert energies[0] == energies[1]
     assert energies[-1] == pytest.approx(100e-12 * 8 ** (0.464386), rel=1e-3)
 
 
@@ -29,8 +30,19 @@ def test_every_coefficient_says_where_it_comes_from(name: str) -> None:
         assert item.value > 0
         assert item.source
         assert item.basis in ("published", "assumed")
-    for buffer in buffer_sizes(target):
+    for buffer in bank_sizes(target):
         assert f"{buffer}_buffer_byte" in table.coefficients
+
+
+def test_a_buffer_is_as_many_banks_as_it_feeds() -> None:
+    """64 KiB of accumulators under 16 columns are banks of 4 KiB, under one column one of 64."""
+    target = load_npu("edge16")
+    column = target.model_copy(update={"array": target.array.model_copy(update={"cols": 1})})
+    banked = npu_energy(target).action("output_buffer_byte")
+    whole = npu_energy(column).action("output_buffer_byte")
+    assert banked.value == pytest.approx(1.25e-12)
+    assert whole.value == pytest.approx(sram_access_j(64) / 8)
+    assert whole.value > 2 * banked.value
 
 
 def test_figures_of_the_same_table_agree_with_the_fpgas() -> None:
