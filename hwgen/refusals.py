@@ -67,7 +67,7 @@ def _reasons(operator: IntegerOperator, model: IntegerModel) -> Iterator[str]:
             yield f"Add of {stream} and {branch}, expected the residual stream and a Linear"
     if kind == "Mixture":
         yield from _mixture(operator, model)
-    if kind == "Gate" and not 1 <= int(operator.attributes["k"]) <= MOST_CHOSEN:
+    if kind == "Gate" and not 1 <= int(operator.attributes.get("k", 1)) <= MOST_CHOSEN:
         yield f"Gate of the {operator.attributes['k']} best, expected 1 to {MOST_CHOSEN}"
     if operator is model.operators[-1] and kind not in ("Add", "Mixture"):
         yield f"{kind} as the last operator, expected a Linear or the residual stream"
