@@ -65,7 +65,9 @@ def jobs_of(graph: Graph, target: NpuTarget) -> tuple[list[Job], Placement]:
     inside = placement.inside
     found = []
     for op in graph.operators():
-        if op.name in host:
+        if not prod(op.output.shape):
+            job = Job(op, "addresses", reason="none: an expert without tokens")
+        elif op.name in host:
             job = Job(op, "host", reason=host[op.name])
         elif op.kind in ("Input", "Constant"):
             job = Job(op, "addresses", reason="none: lies in DRAM until it is read")

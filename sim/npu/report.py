@@ -16,6 +16,7 @@ from ..systolic import ideal_cycles
 from .energy import npu_energy
 from .gemm import GemmWork
 from .operators import Job, jobs_of
+from .routing import routed
 from .schedule import Schedule
 from .target import NpuTarget, covering, leaves, load_npu
 from .tiling import best_schedule
@@ -134,6 +135,7 @@ def estimate_npu(graph: Graph, target: str | NpuTarget) -> NpuEstimate:
     Raises VitruviusError for an unknown target, or an operator that nothing accounts for.
     """
     npu = load_npu(target) if isinstance(target, str) else target
+    graph = routed(graph)
     jobs, placement = jobs_of(graph, npu)
     energy = npu_energy(npu)
     schedules: dict[GemmWork, Schedule] = {}
@@ -166,7 +168,7 @@ def estimate_npu(graph: Graph, target: str | NpuTarget) -> NpuEstimate:
         operators=tuple(rows),
         assumptions=_assumptions(graph, npu, energy, details),
         traffic_bytes={name: size for name, size in sorted(traffic.items()) if size},
-        warnings=_warnings(graph, details, cycles),
+        warnings=_warnings(details, cycles),
         unmapped=unmapped,
         npu=tuple(details),
         ideal_cycles=-(-macs // npu.cells),
@@ -454,8 +456,8 @@ def _assumptions(
     if graph.mixtures:
         found.append(
             Assumption(
-                "every expert runs on every token, as the model is traced",
-                "assumed: routing to the chosen experts only would cost less",
+                "routing: tokens spread evenly over the experts, whose queues the DMA follows",
+                "assumed: no image was looked at",
             )
         )
     found += [Assumption(f"{target.target}, {fields}", text) for fields, text in _sources(target)]
@@ -480,7 +482,7 @@ def _sources(target: NpuTarget) -> list[tuple[str, str]]:
     ]
 
 
-def _warnings(graph: Graph, details: list[OperatorDetail], cycles: int) -> tuple[str, ...]:
+def _warnings(details: list[OperatorDetail], cycles: int) -> tuple[str, ...]:
     found = []
     for cause, remedy in (
         ("memory: DRAM", "more bandwidth or larger buffers"),
@@ -492,6 +494,4 @@ def _warnings(graph: Graph, details: list[OperatorDetail], cycles: int) -> tuple
                 f"{waited:,} of {cycles:,} cycles ({waited / cycles:.0%}) wait for {cause}: "
                 f"{remedy} would help"
             )
-    if graph.mixtures:
-        found.append("mixtures of experts are counted with every expert on every token")
     return tuple(found)
