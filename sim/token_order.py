@@ -13,6 +13,7 @@ import numpy as np
 
 from ..hwgen.core.core import Target
 from ..hwgen.core.counters import COUNTER_BITS, Counter, modular
+from ..hwgen.core.instruction import Source
 from ..hwgen.core.program import Fetch, NormStep, Program, Step
 from .routing import Routing
 
@@ -70,7 +71,7 @@ def token_by_token(program: Program, routing: Routing, *, prefetch: bool = True)
         taken = members[-1].instruction.start_threshold
     last = steps[-1]
     steps[-1] = replace(last, instruction=replace(last.instruction, final=1))
-    waiting = _thresholds(fetches, readers, len(steps), prefetch=prefetch)
+    waiting = _thresholds(fetches, readers, steps, prefetch=prefetch)
     totals = {**program.totals, Counter.ISSUED: len(steps), Counter.FETCHED: len(fetches)}
     return replace(
         program,
@@ -96,17 +97,21 @@ def _dealt(lengths: Sequence[int], tokens: int) -> list[int]:
 
 
 def _thresholds(
-    fetches: Sequence[Fetch], readers: Sequence[int], products: int, *, prefetch: bool
+    fetches: Sequence[Fetch], readers: Sequence[int], steps: Sequence[Step], *, prefetch: bool
 ) -> list[int]:
     """Products issued before each transfer may begin: all that read what it overwrites, of the
     image before too; or all before its own.
     """
     if not prefetch:
         return list(readers)
+    products = len(steps)
     start = np.array([fetch.destination for fetch in fetches])
     end = start + np.array([fetch.words for fetch in fetches])
     of_image = np.array([fetch.target is Target.IMAGE for fetch in fetches])
     reader = np.array(readers)
+    reader[of_image] = max(
+        index for index, step in enumerate(steps) if step.instruction.a_source is Source.IMAGE
+    )
     found = []
     for index in range(len(fetches)):
         over = (start < end[index]) & (start[index] < end) & (of_image == of_image[index])

@@ -195,6 +195,9 @@ def _fetch(draft: Draft, prefetch: bool) -> tuple[Fetch, ...]:
     products = len(draft.steps)
     places = place_matrices(draft.matrices, draft.machine.weight_words, products)
     image = draft.places[draft.model.operators[0].name]
+    readers = [
+        index for index, step in enumerate(draft.steps) if step.instruction.a_source is Source.IMAGE
+    ]
     fetches: list[Fetch] = []
     for matrix, place in zip(draft.matrices, places, strict=True):
         fetches.append(
@@ -210,8 +213,8 @@ def _fetch(draft: Draft, prefetch: bool) -> tuple[Fetch, ...]:
             )
         )
         if len(fetches) == 1:
-            free = matrix.product + 1 - products  # once the image before is read
-            free = free if prefetch else matrix.product
+            # Once every part of the embedding has read the image before.
+            free = readers[-1] + 1 - products if prefetch else matrix.product
             fetches.append(Fetch(Target.IMAGE, 0, image.tokens * image.pitch, 0, free))
         step = draft.steps[matrix.product]
         item = replace(
