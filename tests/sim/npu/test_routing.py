@@ -6,10 +6,11 @@ from math import prod
 
 import pytest
 
-from vitruvius.models.graph import Graph, MixtureRegion
+from vitruvius.models.graph import Graph
 from vitruvius.models.mixture import routed_macs
 from vitruvius.models.resolve import resolve_model
 from vitruvius.models.trace import trace
+from vitruvius.sim.npu import routing
 from vitruvius.sim.npu.report import estimate_npu
 from vitruvius.sim.npu.routing import even_queues, routed
 
@@ -51,14 +52,20 @@ def test_the_experts_weights_still_cross(mixture: Graph) -> None:
     assert sum(details[name].dram_bytes["weights"] for name in names) >= bytes_
 
 
-def test_an_expert_without_tokens_does_nothing(mixture: Graph) -> None:
-    """Three tokens, one expert each, eight experts."""
-    old = mixture.mixtures[0]
-    few = MixtureRegion(
-        gate=old.gate, softmax=old.softmax, route=old.route, experts=old.experts,
-        combine=old.combine, source=old.source, tokens=3, k=1,
-    )  # fmt: skip
-    assert even_queues(few) == [1, 1, 1, 0, 0, 0, 0, 0]
+def test_an_expert_without_tokens_does_nothing(
+    mixture: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All tokens to two of eight experts."""
+    monkeypatch.setattr(
+        routing, "even_queues", lambda region: [region.tokens] * 2 + [0] * (len(region.experts) - 2)
+    )
+    found = estimate_npu(mixture, "edge16")
+    assert found.macs == routed_macs(mixture)
+    rows = {row.name: row for row in found.operators}
+    for region in mixture.mixtures:
+        for name in (name for expert in region.experts[2:] for name in expert):
+            assert (rows[name].cycles, rows[name].energy_j) == (0, 0)
+            assert rows[name].bottleneck == "none: an expert without tokens"
 
 
 def test_a_graph_without_a_mixture_is_itself(digits_graph: Graph) -> None:
