@@ -142,22 +142,26 @@ class Header:
         return b"".join(word.to_bytes(4, "little") for word in words).ljust(HEADER_BYTES, b"\0")
 
 
+# The layout works its widths out again whenever it is asked.
+_FIELDS = [(str(name), field.width, field.offset) for name, field in DESCRIPTOR_LAYOUT]
+
+
 def encode(descriptor: Descriptor) -> int:
     """The descriptor as an integer of `DESCRIPTOR_BITS`; ValueError if a field does not fit."""
     word = 0
-    for name, field in DESCRIPTOR_LAYOUT:
-        value = int(getattr(descriptor, str(name), 0))
-        if not 0 <= value < 1 << field.width:
-            raise ValueError(f"descriptor field {name}: expected {field.width} bits, got {value}")
-        word |= value << field.offset
+    for name, width, offset in _FIELDS:
+        value = int(getattr(descriptor, name, 0))
+        if not 0 <= value < 1 << width:
+            raise ValueError(f"descriptor field {name}: expected {width} bits, got {value}")
+        word |= value << offset
     return word
 
 
 def decode(word: int) -> Descriptor:
     """The inverse of `encode`; ValueError for an opcode or a space that is none."""
     values = {
-        str(name): (word >> field.offset) & ((1 << field.width) - 1)
-        for name, field in DESCRIPTOR_LAYOUT
+        name: (word >> offset) & ((1 << width) - 1)
+        for name, width, offset in _FIELDS
         if name != "rest"
     }
     return Descriptor(

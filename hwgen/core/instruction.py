@@ -266,22 +266,28 @@ def layout_of(kind: type[Product] | type[Norm]) -> data.StructLayout:
     return PRODUCT_LAYOUT if kind is Product else NORM_LAYOUT
 
 
+# A layout works its widths out again whenever it is asked.
+_FIELDS = {
+    kind: [(str(name), field.width, field.offset) for name, field in layout_of(kind)]
+    for kind in (Product, Norm)
+}
+
+
 def encode(item: Product | Norm) -> int:
     """The instruction as an integer; ValueError if a field does not fit."""
     word = 0
-    for name, field in layout_of(type(item)):
-        value = int(getattr(item, str(name)))
-        if not 0 <= value < 1 << field.width:
-            raise ValueError(f"instruction field {name}: expected {field.width} bits, got {value}")
-        word |= value << field.offset
+    for name, width, offset in _FIELDS[type(item)]:
+        value = int(getattr(item, name))
+        if not 0 <= value < 1 << width:
+            raise ValueError(f"instruction field {name}: expected {width} bits, got {value}")
+        word |= value << offset
     return word
 
 
 def decode(kind: type[Item], word: int) -> Item:
     """The inverse of `encode`."""
     values: dict[str, Any] = {
-        str(name): (word >> field.offset) & ((1 << field.width) - 1)
-        for name, field in layout_of(kind)
+        name: (word >> offset) & ((1 << width) - 1) for name, width, offset in _FIELDS[kind]
     }
     for name, kind_of in _ENUMS.items():
         if name in values:
