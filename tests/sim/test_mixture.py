@@ -70,11 +70,10 @@ def test_corner_cases_of_routing_cannot_hang(mixed) -> None:
         everyone = [mixture.tokens * (expert in winners) for expert in range(count)]
         for routing in routing_of(program, mixed.images):
             assert list(routing.values()) == [everyone] * len(program.mixtures)
-        report = cosimulate(
-            program, mixed.images, memory=mixed.memory, tensors="none", prepared=compiled
-        )
+        report = cosimulate(program, mixed.images, memory=mixed.memory, prepared=compiled)
         assert report.bit_exact_images == len(mixed.images)
         assert report.cycle_exact
+        assert report.queues_compared == len(mixed.images) * len(program.mixtures) * count
 
 
 def test_experts_of_unequal_widths_are_exact(mixed, unequal_experts) -> None:
