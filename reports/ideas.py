@@ -79,10 +79,13 @@ def ideas_notes(found: Comparison, cells: CellTable) -> list[str]:
     """What the tables are of."""
     images = f"{found.images} image" + ("s" if found.images > 1 else "")
     machine, memory = found.machine, found.memory
+    timing = f"its memory with latency {memory.latency}, gap {memory.gap}"
+    if machine.memory:
+        timing = "its memory on the chip"
     notes = [
         f"{found.model} on {machine.name}, {images} from nothing loaded: {machine.multipliers} "
-        f"multipliers, a port of {machine.port_bits} bits, its memory with latency "
-        f"{memory.latency}, gap {memory.gap}; {len(found.kinds)} kinds of products.",
+        f"multipliers, a port of {machine.port_bits} bits, {timing}; {len(found.kinds)} kinds of "
+        "products.",
         *(f"{idea}: nothing to switch off, {why}." for idea, why in found.without),
         f"Columns. {_COLUMNS}.",
         f"Sources. {_SOURCES}.",
