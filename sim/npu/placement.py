@@ -3,7 +3,8 @@
 A tensor stays in the activation buffer from the operator that writes it to the last one that reads
 it, if the tensors that stay at the same time leave room; otherwise it goes to DRAM and comes back.
 Tensors are placed in the order in which they are written, so that the answer does not depend on
-chance. Views and selections are addresses of another tensor and take no room.
+chance. Views and selections are addresses of another tensor and take no room. An attention is done
+head by head: of scores and softmax outputs, one head's take room, or two where heads overlap.
 """
 
 from __future__ import annotations
@@ -159,6 +160,7 @@ def _reside(
     for region in graph.regions:
         for name in (region.scores, region.bias, region.softmax):
             one[name] = region.heads * region.windows
+    together = 2 if target.vector.overlap_heads else 1
     capacity = target.buffers.activation_kib * 1024
     used = [0] * len(number)
     for op in graph.operators():
@@ -170,7 +172,9 @@ def _reside(
             continue
         if found.last(inside.get(base, base)) != base:
             continue  # an element at a time, in the vector unit
-        size = -(-prod(op.output.shape) * found.bits[base] // (8 * one.get(base, 1)))
+        attentions = one.get(base, 1)
+        size = -(-prod(op.output.shape) * found.bits[base] // (8 * attentions))
+        size *= min(together, attentions)
         span = range(when[base], until[base] + 1)
         if size + max(used[step] for step in span) <= capacity:
             found.where[base] = "chip"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from ...errors import VitruviusError
 from ...fpga_targets.energy import EnergyTable
-from ...models.graph import Graph
+from ...models.graph import AttentionRegion, Graph
 from ..estimate import Assumption, Estimate, OperatorCost
 from ..systolic import ideal_cycles
 from .energy import npu_energy
@@ -140,8 +140,12 @@ def estimate_npu(graph: Graph, target: str | NpuTarget) -> NpuEstimate:
     energy = npu_energy(npu)
     schedules: dict[GemmWork, Schedule] = {}
     rows, details = [], []
+    dones = {job.op.name: _done(job, npu, schedules) for job in jobs}
+    if npu.vector.overlap_heads:
+        for region in graph.regions:
+            dones[region.softmax] = _behind_heads(region, dones)
     for job in jobs:
-        done = _done(job, npu, schedules)
+        done = dones[job.op.name]
         detail = _detail(job.op.name, done, job.op.macs, npu, energy)
         details.append(detail)
         rows.append(_row(job, done, detail, npu))
@@ -227,6 +231,30 @@ def _done(job: Job, target: NpuTarget, schedules: dict[GemmWork, Schedule]) -> _
     if job.unit in ("vector unit", "DMA"):
         return _stream(job, target)
     return _Done(job.unit, reason=job.reason or "none", actions=job.actions or {})
+
+
+def _behind_heads(region: AttentionRegion, dones: Mapping[str, _Done]) -> _Done:
+    """The softmax of an attention whose heads follow each other: while the vector unit is at one
+    head, the array is at the scores of the next and the outputs of the one before. The first
+    head's softmax, and what is longer than a head's products, is waited for.
+    """
+    softmax = dones[region.softmax]
+    products = [dones[name] for name in (region.scores, region.apply)]
+    if softmax.unit != "vector unit" or any(done.unit != "array" for done in products):
+        return softmax
+    heads = region.heads * region.windows
+    one = -(-softmax.cycles // heads)
+    beside = sum(done.cycles for done in products) // heads
+    exposed = min(softmax.cycles, one + (heads - 1) * max(0, one - beside))
+    # What is hidden is the unit's own work first, then its waits.
+    hidden = softmax.cycles - exposed
+    busy = max(0, softmax.product_cycles - hidden)
+    hidden -= softmax.product_cycles - busy
+    stalls = {}
+    for cause, cycles in softmax.stalls.items():
+        stalls[cause] = max(0, cycles - hidden)
+        hidden -= cycles - stalls[cause]
+    return replace(softmax, cycles=exposed, product_cycles=busy, stalls=stalls)
 
 
 def _array(
@@ -440,7 +468,12 @@ def _assumptions(
             "assumed: no command stream is modelled",
         ),
         Assumption(
-            "an attention is done head by head: one head's scores and weights are on the chip",
+            "an attention is done head by head: "
+            + (
+                "softmax of one beside the products of others, scores of two on the chip"
+                if target.vector.overlap_heads
+                else "one head's scores and softmax outputs are on the chip"
+            ),
             "assumed: the order of the heads is free",
         ),
         Assumption(

@@ -136,13 +136,15 @@ class Vector(_Part):
     """The vector unit: ``lanes`` of 32 bits. interval: cycles between two operations of a lane;
     latency: cycles to the result.
 
-    fused: elementwise operators behind a product work on its tile before it leaves. gelu: a table
-    of the function, or I-ViT's ShiftGELU. depthwise: where grouped convolutions run, on the vector
-    lanes or, channel-parallel, several groups side by side on the array.
+    fused: elementwise operators behind a product work on its tile before it leaves. overlap_heads:
+    the softmax of one head runs while the array works on other heads. gelu: a table of the
+    function, or I-ViT's ShiftGELU. depthwise: where grouped convolutions run, on the vector lanes
+    or, channel-parallel, several groups side by side on the array.
     """
 
     lanes: int = Field(ge=1, le=65536)
     fused: bool
+    overlap_heads: bool
     gelu: Literal["table", "shift"]
     depthwise: Literal["vector", "channel-parallel"]
     interval: Operations

@@ -40,7 +40,8 @@ def resident_bytes(graph: Graph, found: Placement) -> list[int]:
                     names.add(reader.name)
         for step in range(begin, end + 1):
             bits = prod(op.output.shape) * found.bits[op.name]
-            used[step] += -(-bits // (8 * one.get(op.name, 1)))
+            heads = one.get(op.name, 1)
+            used[step] += min(2, heads) * -(-bits // (8 * heads))  # two at a time
     return used
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from vitruvius.errors import VitruviusError
 from vitruvius.sim.npu.gemm import GemmWork
-from vitruvius.sim.npu.schedule import DIMS, ORDERS, Tiling, fits, schedule_of
+from vitruvius.sim.npu.schedule import DIMS, ORDERS, Tiling, fits, kept, schedule_of
 from vitruvius.sim.npu.target import NpuTarget, load_npu
 from vitruvius.sim.systolic import Dataflow
 
@@ -213,6 +213,18 @@ def test_sums_that_leave_too_early_cost_four_bytes_each_way():
     assert early.dram_bytes["sums"] == 2 * 4 * 16 * 32
     assert late.dram_bytes["sums"] == 0
     assert early.cycles > late.cycles
+
+
+def test_a_shared_buffer_does_not_keep_both_operands_where_they_do_not_fit_together():
+    """Half of 10 KiB: 2304 bytes of weights stay beside a tile of inputs; 3072 bytes of inputs then
+    do not, although they would beside a tile of weights.
+    """
+    target = changed(buffers={"scratchpad_kib": 10})
+    work = GemmWork(64, 48, 48, 1, 64 * 48 * 48)
+    tile = np.array([[16, 16, 48]])
+    assert [bool(keep[0]) for keep in kept(work, target, tile)] == [False, True, True]
+    roomy = changed(buffers={"scratchpad_kib": 11})
+    assert [bool(keep[0]) for keep in kept(work, roomy, tile)] == [True, True, True]
 
 
 def test_a_slow_vector_unit_is_waited_for_and_named():
