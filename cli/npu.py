@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,10 +13,14 @@ from ..errors import VitruviusError
 from .options import JsonFile
 from .output import Output
 
+if TYPE_CHECKING:
+    from ..sim.npu.target import NpuTarget
+
 __all__ = ["app", "gemm", "targets"]
 
 app = typer.Typer(no_args_is_help=True, help="A systolic array with a vector unit and DRAM.")
 
+_DEFAULTS = ("npu:edge16", "npu:edge32", "npu:array128")
 _ARRAY = re.compile(r"([0-9]{1,9})x([0-9]{1,9})")
 
 
@@ -39,9 +44,15 @@ def gemm(
     N: Annotated[int, typer.Argument(help="Columns of the weights.", metavar="N")],
     K: Annotated[int, typer.Argument(help="What both share.", metavar="K")],
     on: Annotated[
-        str,
-        typer.Option("--on", metavar="npu:NAME|FILE", help="The NPU: see 'vitruvius npu targets'."),
-    ] = "npu:edge16",
+        str | None,
+        typer.Option(
+            "--on",
+            metavar="npu:NAME|FILE",
+            help="The NPU: see 'vitruvius npu targets'. Without it edge16, or the first of edge32 "
+            "and array128 whose buffers hold tiles of --array.",
+            show_default=False,
+        ),
+    ] = None,
     array: Annotated[
         str | None,
         typer.Option(
@@ -79,13 +90,13 @@ def gemm(
     output = Output(json)
     from ..reports.npu import gemm_table
     from ..sim.npu.report import gemm_report
-    from ..sim.npu.target import load_npu, with_array
+    from ..sim.npu.target import load_npu
 
-    target = load_npu(on)
-    rows, cols = (target.array.rows, target.array.cols) if array is None else _parsed(array)
     flow = None if dataflow is None else dataflow.value
-    if array is not None or flow is not None:
-        target = with_array(target, rows, cols, flow)
+    size = None if array is None else _parsed(array)
+    target = load_npu(on or _DEFAULTS[0])
+    if size is not None or flow is not None:
+        target = _with_array(_DEFAULTS if on is None else (on,), size, flow)
     report = gemm_report(M, N, K, target, overlap=overlap)
     output.console.print(gemm_table(report))
     output.write_json(report.record())
@@ -104,6 +115,21 @@ def targets(json: JsonFile = None) -> None:
     found = [load_npu(name) for name in npu_names()]
     output.console.print(targets_table(found))
     output.write_json([target.model_dump(exclude_none=True) for target in found])
+
+
+def _with_array(names: Sequence[str], size: tuple[int, int] | None, flow: str | None) -> NpuTarget:
+    """The first of the NPUs that works with the array; the first one's complaint if none does."""
+    from ..sim.npu.target import load_npu, with_array
+
+    complaints = []
+    for name in names:
+        target = load_npu(name)
+        rows, cols = size or (target.array.rows, target.array.cols)
+        try:
+            return with_array(target, rows, cols, flow)
+        except VitruviusError as error:
+            complaints.append(error)
+    raise complaints[0]
 
 
 def _parsed(text: str) -> tuple[int, int]:

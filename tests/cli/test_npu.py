@@ -64,6 +64,19 @@ def test_rows_and_columns_arrive_in_their_places(vitruvius: Command) -> None:
     assert json.loads(result.stdout)["detail"]["cycles"] == 4 * 2 * (16 + 8 + 16 - 2)
 
 
+@pytest.mark.parametrize(
+    ("array", "target"),
+    [("64x64", "npu:edge16-64x64"), ("128x128", "npu:edge32-128x128"),
+     ("256x256", "npu:array128-256x256")],
+)  # fmt: skip
+def test_an_array_finds_buffers_that_hold_its_tiles(
+    vitruvius: Command, array: str, target: str
+) -> None:
+    result = vitruvius("npu", "gemm", "197", "576", "192", "--array", array, "--json", "-")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["target"] == target
+
+
 def test_shipped_targets_are_listed(vitruvius: Command) -> None:
     result = vitruvius("npu", "targets")
     assert result.exit_code == 0, result.output
@@ -80,7 +93,10 @@ def test_shipped_targets_are_listed(vitruvius: Command) -> None:
             "--array: expected rows x cols, such as 16x16, got '16'",
         ),
         (["1", "1", "1", "--array", "0x4"], "array.rows: expected a whole number from 1 to 1,024"),
-        (["1", "1", "1", "--array", "512x512"], "buffers.input_kib: half of it, 32768 bytes, does"),
+        (
+            ["1", "1", "1", "--array", "512x512", "--on", "npu:edge16"],
+            "buffers.input_kib: half of it, 32768 bytes, does not hold the smallest tile",
+        ),
         (["1", "1", "1", "--on", "npu:edge"], "unknown target 'npu:edge': did you mean"),
         (["1", "1", "1", "--on", "nowhere.toml"], "NPU file nowhere.toml cannot be read"),
     ],
