@@ -12,7 +12,7 @@ from vitruvius.benchmarks.random_pairs import random_machine
 from vitruvius.errors import VitruviusError
 from vitruvius.hwgen.core.compiler import compile_model
 from vitruvius.hwgen.core.core import Target
-from vitruvius.hwgen.core.instruction import Destination, Product
+from vitruvius.hwgen.core.instruction import Destination, Product, Source
 from vitruvius.hwgen.core.machine import load_machine
 from vitruvius.models.integer_model import IntegerModel
 from vitruvius.models.quantize import quantize
@@ -118,6 +118,18 @@ def test_tokens_in_turn_do_the_same_work(mixed, machine) -> None:
     assert rows.count("blocks.1.mlp.experts.0.fc1") == 9  # the first of 34 entries in 4 queues
     assert made.steps[-1].instruction.final == 1
     assert sum(step.instruction.final for step in made.steps) == 1
+
+
+def test_a_normalisation_waits_for_the_readers_of_the_one_before(mixed, machine) -> None:
+    """Those in the order of tokens too. Catches rows that are overwritten while experts read."""
+    program = compile_model(mixed, machine)
+    for one in (program, token_by_token(program, even_routing(program))):
+        last: dict[int, int] = {}  # products when all readers of a normalisation are issued
+        for index, step in enumerate(one.steps):
+            if step.instruction.a_source is Source.NORMAL:
+                last[step.instruction.row_threshold] = index + 1
+        waits = [norm.instruction.start_threshold for norm in one.norms]
+        assert waits[1:] == list(last.values())[: len(waits) - 1]
 
 
 @pytest.mark.parametrize("prefetch", [True, False])
