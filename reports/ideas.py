@@ -67,10 +67,15 @@ def ideas_table(found: Comparison, *, ladder: bool) -> Table:
 
 def cells_table(cells: CellTable) -> Table:
     """What Yosys counted."""
-    table = plain(("cells", *_CELLS), numbers=_CELLS)
+    table = plain(("cells", *_CELLS, "source"), numbers=_CELLS)
     for item in cells.cells:
         table.add_row(
-            item.text, f"{item.lut:,}", f"{item.ff:,}", f"{item.dsp:,}", f"{item.bram36:g}"
+            item.text,
+            f"{item.lut:,}",
+            f"{item.ff:,}",
+            f"{item.dsp:,}",
+            f"{item.bram36:g}",
+            "yosys",
         )
     return table
 
@@ -141,7 +146,7 @@ def ideas_lines(found: Comparison, cells: CellTable) -> list[str]:
         )
 
     counted = [
-        (item.text, f"{item.lut:,}", f"{item.ff:,}", f"{item.dsp:,}", f"{item.bram36:g}")
+        (item.text, f"{item.lut:,}", f"{item.ff:,}", f"{item.dsp:,}", f"{item.bram36:g}", "yosys")
         for item in cells.cells
     ]
     head, *notes = ideas_notes(found, cells)
@@ -164,7 +169,7 @@ def ideas_lines(found: Comparison, cells: CellTable) -> list[str]:
         "",
         "## Cells",
         "",
-        *_markdown(("", *_CELLS), len(_CELLS), counted),
+        *_markdown(("", *_CELLS, "source"), len(_CELLS), counted),
         "",
         *(f"- {note}" for note in notes),
     ]
