@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 
 from ...errors import VitruviusError
 from ...fpga_targets.energy import EnergyTable
-from ...models.graph import AttentionRegion, Graph
+from ...models.graph import Graph
 from ..estimate import Assumption, Estimate, OperatorCost
 from ..systolic import ideal_cycles
+from .cost import Cost, array_cost, behind_heads, cost_of
 from .energy import npu_energy
 from .gemm import GemmWork
 from .operators import Job, jobs_of
@@ -20,12 +21,9 @@ from .routing import routed
 from .schedule import Schedule
 from .target import NpuTarget, covering, leaves, load_npu
 from .tiling import best_schedule
-from .vector import vector_cycles, vector_mapping
 
 __all__ = ["GemmReport", "NpuEstimate", "OperatorDetail", "estimate_npu", "gemm_report"]
 
-_CHUNKS = (1, 2, 4, 8, 16, 32, 64)
-_MEMORY = ("memory: DRAM", "memory: activation buffer")
 _FORMULA = (
     "formula: sim.npu.schedule, the array's folds as in SCALE-Sim with hidden loads",
     "formula: sim.npu.vector, operations by I-ViT",
@@ -67,12 +65,14 @@ class OperatorDetail:
 class NpuEstimate(Estimate):
     """The record of every backend, with the NPU's own details in ``npu``, one for each operator.
 
-    ideal_cycles: every cell busy with a useful product in every cycle. sram_bytes: read and
+    ideal_cycles: every cell busy with a useful product in every cycle. busy: share of the cycles in
+    which the array streams, the vector unit works, and DRAM moves bytes. sram_bytes: read and
     written, by buffer. activation_peak_bytes: most that the activation buffer held.
     """
 
     npu: tuple[OperatorDetail, ...] = ()
     ideal_cycles: int = 0
+    busy: Mapping[str, float] = field(default_factory=dict)
     sram_bytes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     activation_peak_bytes: int = 0
 
@@ -102,30 +102,6 @@ class GemmReport:
         return asdict(self) | {"latency_s": self.detail.cycles / self.clock_hz}
 
 
-@dataclass(frozen=True)
-class _Done:
-    """What a job took: how its cycles are made up, and its counted actions."""
-
-    unit: str
-    cycles: int = 0
-    product_cycles: int = 0
-    stalls: Mapping[str, int] = field(default_factory=dict)
-    mapping: float = 0.0
-    sram: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    dram: Mapping[str, int] = field(default_factory=dict)
-    actions: Mapping[str, int] = field(default_factory=dict)
-    reason: str = ""
-    vector_cycles: int = 0
-    schedule: Schedule | None = None
-
-    @property
-    def bottleneck(self) -> str:
-        if self.reason:
-            return self.reason
-        parts = {self.unit: self.product_cycles, **self.stalls}
-        return max(parts, key=lambda name: parts[name])
-
-
 def estimate_npu(graph: Graph, target: str | NpuTarget) -> NpuEstimate:
     """Cycles, traffic and energy of one image of ``graph`` on an NPU such as ``"npu:edge16"``.
 
@@ -140,10 +116,10 @@ def estimate_npu(graph: Graph, target: str | NpuTarget) -> NpuEstimate:
     energy = npu_energy(npu)
     schedules: dict[GemmWork, Schedule] = {}
     rows, details = [], []
-    dones = {job.op.name: _done(job, npu, schedules) for job in jobs}
+    dones = {job.op.name: cost_of(job, npu, schedules) for job in jobs}
     if npu.vector.overlap_heads:
         for region in graph.regions:
-            dones[region.softmax] = _behind_heads(region, dones)
+            dones[region.softmax] = behind_heads(region, dones)
     for job in jobs:
         done = dones[job.op.name]
         detail = _detail(job.op.name, done, job.op.macs, npu, energy)
@@ -152,6 +128,7 @@ def estimate_npu(graph: Graph, target: str | NpuTarget) -> NpuEstimate:
     if missing := [op.name for op in graph.operators() if op.macs and op.name not in _doers(jobs)]:
         raise VitruviusError(f"NPU estimate of {graph.name}: nothing does {', '.join(missing)}")
     cycles = sum(row.cycles for row in rows)
+    spent = max(1, cycles)
     macs = sum(row.macs for row in rows)
     traffic: Counter[str] = Counter()
     sram: dict[str, tuple[int, int]] = {}
@@ -168,7 +145,7 @@ def estimate_npu(graph: Graph, target: str | NpuTarget) -> NpuEstimate:
         energy_j=sum(row.energy_j for row in rows),
         clock_hz=npu.clock_hz,
         macs=macs,
-        utilisation=macs / (cycles * npu.cells) if cycles else 0.0,
+        utilisation=macs / (spent * npu.cells),
         operators=tuple(rows),
         assumptions=_assumptions(graph, npu, energy, details),
         traffic_bytes={name: size for name, size in sorted(traffic.items()) if size},
@@ -176,6 +153,11 @@ def estimate_npu(graph: Graph, target: str | NpuTarget) -> NpuEstimate:
         unmapped=unmapped,
         npu=tuple(details),
         ideal_cycles=-(-macs // npu.cells),
+        busy={
+            "array": sum(d.product_cycles for d in details if d.unit == "array") / spent,
+            "vector unit": sum(d.vector_cycles for d in details) / spent,
+            "DRAM": sum(traffic.values()) / npu.dram_bytes_per_cycle / spent,
+        },
         sram_bytes=sram,
         activation_peak_bytes=placement.peak_bytes,
     )
@@ -192,7 +174,7 @@ def gemm_report(M: int, N: int, K: int, target: NpuTarget, *, overlap: bool = Tr
     work = GemmWork(M, N, K, 1, M * N * K, epilogue=target.vector.interval.requantize)
     work = replace(work, epilogue_latency=target.vector.latency.requantize)
     schedule = best_schedule(work, target, overlap=overlap)
-    done = _array(schedule, target, "weights", Counter({"requantize": M * N}))
+    done = array_cost(schedule, target, "weights", Counter({"requantize": M * N}))
     detail = _detail("gemm", done, work.macs, target, npu_energy(target))
     alone = best_schedule(
         work,
@@ -223,167 +205,8 @@ def gemm_report(M: int, N: int, K: int, target: NpuTarget, *, overlap: bool = Tr
 # -- one job --------------------------------------------------------------------------------------
 
 
-def _done(job: Job, target: NpuTarget, schedules: dict[GemmWork, Schedule]) -> _Done:
-    if job.gemm is not None:
-        if job.gemm not in schedules:
-            schedules[job.gemm] = best_schedule(job.gemm, target)
-        return _array(schedules[job.gemm], target, job.operand, job.actions or Counter())
-    if job.unit in ("vector unit", "DMA"):
-        return _stream(job, target)
-    return _Done(job.unit, reason=job.reason or "none", actions=job.actions or {})
-
-
-def _behind_heads(region: AttentionRegion, dones: Mapping[str, _Done]) -> _Done:
-    """The softmax of an attention whose heads follow each other: while the vector unit is at one
-    head, the array is at the scores of the next and the outputs of the one before. The first
-    head's softmax, and what is longer than a head's products, is waited for.
-    """
-    softmax = dones[region.softmax]
-    products = [dones[name] for name in (region.scores, region.apply)]
-    if softmax.unit != "vector unit" or any(done.unit != "array" for done in products):
-        return softmax
-    heads = region.heads * region.windows
-    one = -(-softmax.cycles // heads)
-    beside = sum(done.cycles for done in products) // heads
-    exposed = min(softmax.cycles, one + (heads - 1) * max(0, one - beside))
-    # What is hidden is the unit's own work first, then its waits.
-    hidden = softmax.cycles - exposed
-    busy = max(0, softmax.product_cycles - hidden)
-    hidden -= softmax.product_cycles - busy
-    stalls = {}
-    for cause, cycles in softmax.stalls.items():
-        stalls[cause] = max(0, cycles - hidden)
-        hidden -= cycles - stalls[cause]
-    return replace(softmax, cycles=exposed, product_cycles=busy, stalls=stalls)
-
-
-def _array(
-    schedule: Schedule, target: NpuTarget, operand: str, operations: Mapping[str, int]
-) -> _Done:
-    work, moved = schedule.work, schedule.accesses
-    accumulator = target.widths.accumulator
-    fetched = {
-        name: schedule.dram_bytes[name] + schedule.chip_bytes[name] for name in schedule.dram_bytes
-    }
-    chip = schedule.chip_bytes
-    sram = {
-        "input": (
-            moved.input_reads * work.input_bits // 8,
-            fetched["inputs"] * work.input_share[1] // work.input_share[0],
-        ),
-        "weight": (
-            moved.weight_reads * work.weight_bits // 8,
-            fetched["weights"] * work.weight_share[1] // work.weight_share[0],
-        ),
-        "output": (
-            moved.output_reads * accumulator // 8,
-            moved.output_writes * accumulator // 8,
-        ),
-        "activation": (chip["inputs"] + chip["weights"] + chip["side"], chip["outputs"]),
-    }
-    names = {"weights": operand, "sums": "partial sums", "side": "fused operands"}
-    possible = schedule.product_cycles * target.cells
-    actions = Counter(operations)
-    actions["mac"] = work.macs * schedule.passes
-    return _Done(
-        unit="array",
-        cycles=schedule.cycles,
-        product_cycles=schedule.product_cycles,
-        stalls=schedule.lost,
-        mapping=work.macs * schedule.passes / possible,
-        sram=sram,
-        dram={names.get(name, name): size for name, size in schedule.dram_bytes.items()},
-        actions=actions,
-        vector_cycles=schedule.vector_cycles,
-        schedule=schedule,
-    )
-
-
-def _stream(job: Job, target: NpuTarget) -> _Done:
-    """A vector operator or a copy, cut into the number of chunks that takes the fewest cycles: one
-    is worked on while the next is fetched and the one before is stored.
-    """
-    assert job.write is not None
-    work = job.vector
-    busy = 0 if work is None else vector_cycles(work, target)
-    reads = job.reads
-    if work is not None:
-        row = work.length * 8 * sum(moved.bytes for moved in reads)
-        if work.rows > 1 and row > 8 * target.buffers.operand_halves[0] * work.rows * work.length:
-            reads = tuple(replace(moved, bytes=moved.bytes * work.reads) for moved in reads)
-    size = {
-        (way, place): sum(moved.bytes for moved in side if moved.place == place)
-        for way, side in (("read", reads), ("write", (job.write,)))
-        for place in ("dram", "chip")
-    }
-    room = (target.buffers.operand_halves[0], target.buffers.output_half)
-    least = max(
-        -(-(size["read", "dram"] + size["read", "chip"]) // room[0]),
-        -(-(size["write", "dram"] + size["write", "chip"]) // room[1]),
-        1,
-    )
-    cycles, waits = min(
-        (_chunked(least * more, busy, size, target) for more in _CHUNKS), key=lambda item: item[0]
-    )
-    bytes_in = size["read", "dram"] + size["read", "chip"]
-    bytes_out = size["write", "dram"] + size["write", "chip"]
-    again = 1 if work is None else work.reads
-    dram: Counter[str] = Counter()
-    for moved in (*reads, job.write):
-        if moved.place == "dram":
-            dram[moved.operand] += moved.bytes
-    sram = {
-        "input": (bytes_in * again, bytes_in),
-        "output": (bytes_out, bytes_out),
-        "activation": (size["read", "chip"], size["write", "chip"]),
-    }
-    return _Done(
-        unit=job.unit,
-        cycles=cycles,
-        product_cycles=busy,
-        stalls=waits,
-        mapping=0.0 if work is None else vector_mapping(work, target),
-        sram=sram,
-        dram=dram,
-        actions=job.actions or {},
-        vector_cycles=busy,
-    )
-
-
-def _chunked(
-    chunks: int, busy: int, size: Mapping[tuple[str, str], int], target: NpuTarget
-) -> tuple[int, dict[str, int]]:
-    """Cycles with so many equal chunks, and the waits among them."""
-
-    def memory(*ways: str) -> tuple[int, str]:
-        dram, chip = (
-            sum(-(-size[way, place] // chunks) for way in ways) for place in ("dram", "chip")
-        )
-        latency = target.dram.latency_cycles if dram else 0
-        times = (
-            latency + int(-(-dram // target.dram_bytes_per_cycle)),
-            -(-chip // target.buffers.activation_bytes_per_cycle),
-        )
-        return max(times), _MEMORY[times[1] > times[0]]
-
-    waits: Counter[str] = Counter()
-    first, cause = memory("read")
-    waits[cause] += first
-    each = -(-busy // chunks)
-    total = first + busy
-    kinds = {("read",): 1, ("read", "write"): chunks - 2, ("write",): 1} if chunks > 1 else {}
-    for ways, times in kinds.items():
-        time, cause = memory(*ways)
-        late = max(0, time - each) * times
-        waits[cause] += late
-        total += late
-    last, cause = memory("write")
-    waits[cause] += last
-    return total + last, dict(waits)
-
-
 def _detail(
-    name: str, done: _Done, macs: int, target: NpuTarget, energy: EnergyTable
+    name: str, done: Cost, macs: int, target: NpuTarget, energy: EnergyTable
 ) -> OperatorDetail:
     counts: Counter[str] = Counter(done.actions)
     for buffer, moved in done.sram.items():
@@ -416,7 +239,7 @@ def _detail(
     )
 
 
-def _row(job: Job, done: _Done, detail: OperatorDetail, target: NpuTarget) -> OperatorCost:
+def _row(job: Job, done: Cost, detail: OperatorDetail, target: NpuTarget) -> OperatorCost:
     source = {"array": _FORMULA[0], "vector unit": _FORMULA[1], "tiles": _FORMULA[1]}.get(
         job.unit, _FORMULA[2] if job.unit == "DMA" else f"formula: {job.unit}"
     )

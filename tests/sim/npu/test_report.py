@@ -94,6 +94,8 @@ def test_nothing_is_free_and_parts_make_up_the_sums(
             found.macs / (found.cycles * load_npu(name).cells)
         )
         assert json.dumps(found.record(), allow_nan=False)
+        assert set(found.busy) == {"array", "vector unit", "DRAM"}
+        assert all(0 < share <= 1 for share in found.busy.values())
 
 
 def test_each_weight_crosses_at_least_once(deit: Graph) -> None:

@@ -94,6 +94,18 @@ def test_accesses_are_scalesims():
         assert accesses(M, N, K, whole, rows=16, cols=8, flow=flow) == expected
 
 
+def test_accesses_of_tiles_add_up() -> None:
+    """Cut in 2 x 2 x 3 tiles of 64 x 40 x 20: a column of folds more where a tile is ragged."""
+    M, N, K = 128, 80, 50
+    tile = (64, 40, 20)
+    for flow, expected in (
+        (Dataflow.OUTPUT, Accesses(M * K * 10, K * N * 8, M * N * 3, M * N * 3)),
+        (Dataflow.WEIGHT, Accesses(M * K * 10, K * N * 2, M * N * 5, M * N * 5)),
+        (Dataflow.INPUT, Accesses(M * K * 2, K * N * 16, M * N * 5, M * N * 5)),
+    ):
+        assert accesses(M, N, K, tile, rows=16, cols=8, flow=flow) == expected
+
+
 # -- Gemmini --------------------------------------------------------------------------------------
 
 
@@ -151,6 +163,13 @@ def test_a_prime_extent_uses_the_array_like_its_neighbours():
     assert prime.product_cycles <= 208 * 208 * 64 // 256
     flat = best_schedule(gemm(197, 197, 64), with_array(target, 16, 16, "os"))
     assert flat.product_cycles == 13 * 13 * 64
+
+
+def test_tiles_share_an_extent_evenly():
+    """Accumulators for 104 x 16: 197 rows are 99 and 98, not 98, 98 and 1."""
+    target = changed(array={"dataflow": "ws"}, buffers={"output_kib": 13})
+    found = best_schedule(gemm(197, 16, 16), target)
+    assert (found.tiling.m, found.tiles) == (99, 2)
 
 
 def test_the_same_question_has_the_same_answer():
