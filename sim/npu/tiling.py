@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TypeAlias
 
 import numpy as np
@@ -26,8 +27,10 @@ from .target import NpuTarget
 
 Reals: TypeAlias = NDArray[np.float64]
 
-__all__ = ["best_schedule"]
+__all__ = ["best_schedule", "check_extents"]
 
+_LONGEST = 1 << 24
+_MOST = 10**18
 _SIZES = 24  # candidate tile sizes of an extent
 _BATCH = 48  # tilings evaluated at once
 _BATCHES = 8
@@ -46,16 +49,26 @@ def best_schedule(work: GemmWork, target: NpuTarget, *, overlap: bool = True) ->
     Without overlap the cycles are SCALE-Sim's: every fold alone, memory never waits; the tiles are
     those that move the fewest bytes.
 
-    Raises VitruviusError for an extent below 1.
+    Raises VitruviusError for an extent below 1, or a product too large to count.
     """
-    if min(work.M, work.N, work.K, work.count) < 1:
-        raise VitruviusError(
-            f"NPU: expected a product of at least 1 x 1 x 1, got {work.M} x {work.N} x {work.K}"
-        )
+    check_extents(work)
     flow = target.array.dataflow
     flows = list(Dataflow) if flow == "best" else [Dataflow(flow)]
     found = [_best_of(work, target, flow, overlap) for flow in flows]
     return min(found, key=lambda s: (s.cycles, sum(s.dram_bytes.values())))
+
+
+def check_extents(work: GemmWork) -> None:
+    """Raises VitruviusError for an extent below 1, or a product too large to count in 64 bits."""
+    extents = work.M, work.N, work.K, work.count
+    text = f"{work.M} x {work.N} x {work.K}"
+    if min(extents) < 1:
+        raise VitruviusError(f"NPU: expected a product of at least 1 x 1 x 1, got {text}")
+    if max(extents) > _LONGEST or prod(extents) > _MOST:
+        raise VitruviusError(
+            f"NPU: expected extents up to {_LONGEST:,} and at most {_MOST:.0e} "
+            f"multiply-accumulates, got {text}"
+        )
 
 
 def _best_of(work: GemmWork, target: NpuTarget, flow: Dataflow, overlap: bool) -> Schedule:

@@ -88,6 +88,8 @@ def test_shipped_targets_are_listed(vitruvius: Command) -> None:
     ("options", "told"),
     [
         (["0", "1", "1"], "at least 1 x 1 x 1, got 0 x 1 x 1"),
+        (["99999999", "1", "1"], "expected extents up to 16,777,216 and at most 1e+18"),
+        (["9999999", "9999999", "9999999"], "multiply-accumulates, got 9999999 x 9999999"),
         (
             ["1", "1", "1", "--array", "16"],
             "--array: expected rows x cols, such as 16x16, got '16'",
