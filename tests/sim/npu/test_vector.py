@@ -52,6 +52,7 @@ def test_softmax_on_paper() -> None:
     counts = actions(work, load_npu("edge16"))
     assert counts["exp"] == counts["multiply"] == 591 * 197
     assert counts["divide"] == 591
+    assert counts["alu"] == 591 * (197 * 4 + 2 * 15)  # two trees over 16 lanes
     assert vector_mapping(work, load_npu("edge16")) == pytest.approx(197 / 208)
 
 
