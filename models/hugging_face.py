@@ -223,7 +223,9 @@ def _loaded(
     import transformers
 
     previous = transformers.logging.get_verbosity()
+    bars = transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity(logging.CRITICAL)
+    transformers.logging.disable_progress_bar()
     try:
         loaded: object = builder.from_pretrained(
             folder,
@@ -239,6 +241,8 @@ def _loaded(
         raise VitruviusError(f"{what} cannot be built: {first_line(error)}") from error
     finally:
         transformers.logging.set_verbosity(previous)
+        if bars:
+            transformers.logging.enable_progress_bar()
     module, found = cast("tuple[nn.Module, _Found]", loaded)
     problems = []
     for fault, keys in (

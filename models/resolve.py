@@ -76,8 +76,9 @@ def resolve_model(spec: str) -> Workload:
     if not colon:
         if spec.endswith(".py"):
             raise VitruviusError(f"expected file.py:factory, got '{spec}' without a factory")
+        held = f" (the folder of that name holds no {CONFIG})" if spec and folder.is_dir() else ""
         raise VitruviusError(
-            f"unknown model '{spec}', {nearest(spec, ZOO)}; "
+            f"unknown model '{spec}'{held}, {nearest(spec, ZOO)}; "
             "or give a model's TOML file, a .pt2 file, a folder with config.json, file.py:factory "
             "or package.module:factory"
         )

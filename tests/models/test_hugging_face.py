@@ -104,11 +104,18 @@ def test_shards(tmp_path: Path) -> None:
     assert torch.equal(whole(images), load_folder(folder)[0](images))
 
 
-def test_another_family_is_built_by_transformers(tmp_path: Path) -> None:
+def test_another_family_is_built_by_transformers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Silently: the library's own progress bar would stand between our lines."""
     torch.manual_seed(0)
     config = transformers.Dinov2Config(**{**SIZES, "mlp_ratio": 2, "num_labels": 3})
     model = transformers.Dinov2ForImageClassification(config).eval()
-    module, (example,) = load_folder(saved(model, tmp_path / "dino"))
+    folder = saved(model, tmp_path / "dino")
+    capfd.readouterr()
+    module, (example,) = load_folder(folder)
+    assert capfd.readouterr().err == ""
+    assert transformers.logging.is_progress_bar_enabled()
     assert type(module) is transformers.Dinov2ForImageClassification
     assert example.shape == (1, 3, 16, 16)
     images = torch.rand(1, 3, 16, 16)

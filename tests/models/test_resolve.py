@@ -151,7 +151,8 @@ def test_inputs_from_what_the_module_states(folder: Path) -> None:
     ("spec", "text"),
     [
         ("vit_digit", "unknown model 'vit_digit', did you mean 'vit_digits'"),
-        ("", "unknown model ''"),
+        ("", "unknown model '', known: "),
+        ("mypack", "unknown model 'mypack' (the folder of that name holds no config.json), "),
         ("nets.py", "expected file.py:factory, got 'nets.py' without a factory"),
         ("nets.py:", "expected file.py:factory or package.module:factory, got 'nets.py:'"),
         (":make", "expected file.py:factory or package.module:factory, got ':make'"),
