@@ -225,7 +225,7 @@ def _loaded(
     previous = transformers.logging.get_verbosity()
     bars = transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity(logging.CRITICAL)
-    transformers.logging.disable_progress_bar()
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         loaded: object = builder.from_pretrained(
             folder,
@@ -242,7 +242,7 @@ def _loaded(
     finally:
         transformers.logging.set_verbosity(previous)
         if bars:
-            transformers.logging.enable_progress_bar()
+            transformers.logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     module, found = cast("tuple[nn.Module, _Found]", loaded)
     problems = []
     for fault, keys in (
