@@ -5,8 +5,11 @@ from __future__ import annotations
 from math import prod
 
 import pytest
+import torch
+from torch import nn
 
 from vitruvius.models.graph import Graph
+from vitruvius.models.trace import trace
 from vitruvius.sim.npu.placement import ADDRESSING, PRODUCTS, Placement, place
 from vitruvius.sim.npu.target import NpuTarget, load_npu
 
@@ -52,6 +55,29 @@ def test_what_stays_fits_at_every_step(digits_graph: Graph, kib: int) -> None:
     used = resident_bytes(digits_graph, found)
     assert max(used) <= kib * 1024
     assert found.peak_bytes == max(used)
+
+
+class Crossing(nn.Module):
+    """A tensor that a sum reads in the tiles of an early product, and a softmax after that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        early = torch.relu(x)
+        product = self.linear(x)
+        late = torch.softmax(early, -1)
+        return (product + early) * late
+
+
+def test_a_tensor_stays_until_its_last_reader_in_time() -> None:
+    """Not until the one that is last in the graph's order, whose work is done earlier."""
+    graph = trace(Crossing(), (torch.zeros(1, 16, 64),), name="crossing")
+    found = place(graph, changed(buffers={"activation_kib": 64}), ())
+    assert any(found.behind.values())
+    assert found.peak_bytes == max(resident_bytes(graph, found))
+    assert found.peak_bytes == 16 * 64 * (1 + 2 + 2)  # beside the softmax: early, the sum, late
 
 
 def test_a_larger_buffer_keeps_more(digits_graph: Graph) -> None:

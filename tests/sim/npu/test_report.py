@@ -109,6 +109,32 @@ def test_each_weight_crosses_at_least_once(deit: Graph) -> None:
         assert estimate_npu(deit, name).traffic_bytes["weights"] >= weights
 
 
+def test_residuals_read_by_fused_sums_are_traffic(deit: Graph) -> None:
+    """Two sums a layer read 197 x 192 bytes each where nothing stays on the chip."""
+    assert estimate_npu(deit, "gemmini16").traffic_bytes["fused operands"] == 24 * 197 * 192
+
+
+def test_a_second_pass_costs_the_energy_of_the_first(deit: Graph) -> None:
+    """16-bit softmax outputs in 8-bit cells."""
+    details = {detail.name: detail for detail in estimate_npu(deit, "edge16").npu}
+    for name, passes in (("scores", 1), ("apply", 2)):
+        energy = details[f"blocks.0.attn.{name}"].energy_j["mac"]
+        assert energy == pytest.approx(passes * 3 * 197 * 197 * 64 * 0.3e-12)
+
+
+def test_a_vector_operator_on_paper() -> None:
+    """2048 bytes through 512 bytes of buffer are four chunks: fetch one; fetch the next beside
+    it, twice store the one before too, store; store the last. DRAM: 5000 cycles and 12.75 bytes a
+    cycle. The unit: 128 turns and one cycle of latency, 33 cycles a chunk.
+    """
+    graph = trace(nn.ReLU(), (torch.zeros(1, 2048),), name="relu")
+    target = changed(buffers={"input_kib": 1, "activation_kib": 0}, dram={"latency_cycles": 5000})
+    one, both = 5000 + ceil(512 / 12.75), 5000 + ceil(1024 / 12.75)
+    found = estimate_npu(graph, target)
+    assert found.cycles == one + 129 + (one - 33) + 2 * (both - 33) + (one - 33) + one
+    assert found.traffic_bytes == {"inputs": 2048, "outputs": 2048}
+
+
 def test_keys_and_values_are_traffic_where_nothing_stays(deit: Graph) -> None:
     """Both, at least once a layer: 2 x 12 x 197 x 192 bytes."""
     traffic = estimate_npu(deit, "gemmini16").traffic_bytes
@@ -222,6 +248,13 @@ def test_depthwise_runs_on_lanes_or_channels_side_by_side(convolutions: Graph) -
     grouped = jobs["vector"]["grouped"].gemm
     assert grouped is not None
     assert (grouped.N, grouped.K, grouped.count) == (12, 24, 1)
+    details = estimate_npu(convolutions, changed("edge32", vector={"depthwise": place})).npu
+    stored = next(d for d in details if d.name == "depthwise").dram_bytes["weights"]
+    assert stored == 24 * 9  # the zeros of the diagonal's surroundings are not
+    flat = with_array(load_npu("edge32"), 32, 8)
+    few = {job.op.name: job for job in jobs_of(convolutions, flat)[0]}["grouped"].gemm
+    assert few is not None
+    assert (few.N, few.K, few.count) == (8, 16, 2)
     narrow = changed("edge16", vector={"depthwise": "channel-parallel"})
     alone = {job.op.name: job for job in jobs_of(convolutions, narrow)[0]}["depthwise"].gemm
     assert alone is not None
