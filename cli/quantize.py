@@ -29,6 +29,20 @@ class Method(StrEnum):
     PERCENTILE = "percentile"
 
 
+class Scheme(StrEnum):
+    """Which integer operators a model becomes."""
+
+    EDGE = "edge"
+    IVIT = "ivit"
+
+
+class IvitMode(StrEnum):
+    """How scheme ivit treats the published code's faults."""
+
+    SAFE = "safe"
+    FAITHFUL = "faithful"
+
+
 def quantize(
     model: ModelName,
     out: Annotated[
@@ -42,6 +56,21 @@ def quantize(
     ] = None,
     weights: Weights = None,
     calibration: Calibration = None,
+    scheme: Annotated[
+        Scheme,
+        typer.Option(
+            "--scheme",
+            help="Integer operators: those of the accelerator here, or I-ViT's (Shiftmax, "
+            "ShiftGELU, I-LayerNorm, 31-bit requantization).",
+        ),
+    ] = Scheme.EDGE,
+    ivit_mode: Annotated[
+        IvitMode,
+        typer.Option(
+            "--ivit-mode",
+            help="Only with --scheme ivit: as the published code computes, or without its faults.",
+        ),
+    ] = IvitMode.SAFE,
     calibration_method: Annotated[
         Method,
         typer.Option(
@@ -160,6 +189,8 @@ def quantize(
     if plot is not None:
         check_plot(plot)
     options = quantization_options(
+        scheme=scheme.value,
+        ivit_mode=ivit_mode.value,
         weight_bits=weight_bits,
         activation_bits=activation_bits,
         calibration=calibration_method.value,
@@ -198,7 +229,8 @@ def quantize(
     console = output.console
     console.print(quality_table(source.model, top))
     console.print(bounds_table(source.model, top or 5))
-    lines = [f"widths: {options.label}, residual stream {options.residual_bits} bits"]
+    named = options.scheme + (f", {options.ivit_mode}" if options.scheme == "ivit" else "")
+    lines = [f"scheme {named}; {options.label}, residual stream {options.residual_bits} bits"]
     if source.model.tasks > 1:
         lines.append(
             f"tasks: {source.model.tasks}, each with gates of its own; the tables are of the first"

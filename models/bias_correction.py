@@ -44,7 +44,11 @@ def correct_biases(
     def visit(
         operator: IntegerOperator, operands: Sequence[Tensor], value: Tensor | None
     ) -> Tensor:
-        if operator.kind == "Linear" and value is not None and operator.name in chosen:
+        if (
+            operator.kind in ("Linear", "Linear31")
+            and value is not None
+            and operator.name in chosen
+        ):
             codes = corrected(operator, operands, value)
         else:
             codes = model.evaluate(operator, list(operands), images)

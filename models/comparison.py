@@ -136,6 +136,6 @@ def _in_shape(value: Tensor, operator: IntegerOperator, products: Mapping[str, P
         value = value.reshape(len(value), -1, value.shape[-1])
         if product.columns is not None:
             value = value[..., product.columns]
-    elif operator.kind == "Attention":
+    elif operator.kind in ("Attention", "ShiftAttention"):
         value = value.transpose(1, 2)
     return value.reshape(len(value), *operator.output)

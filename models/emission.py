@@ -45,8 +45,11 @@ class Emission:
     ``seen`` are the ranges of the float tensors of ``graph``, ``weights`` the codes of its products
     by operator name (the nearest ones if None), ``task_gates`` those of the gates of each task
     after the first; ``emitted`` and ``tensors`` are the integer model, ``products`` says of each
-    emitted Linear where it comes from. ``bits`` is the width of activations.
+    emitted Linear where it comes from. ``bits`` is the width of activations, ``linear_kind`` what a
+    product becomes.
     """
+
+    linear_kind = "Linear"
 
     def __init__(
         self,
@@ -144,7 +147,7 @@ class Emission:
         return self.emit(
             IntegerOperator(
                 name=name,
-                kind="Linear",
+                kind=self.linear_kind,
                 inputs=(operand,),
                 output=(pending.tokens, features),
                 bits=bits,
@@ -185,13 +188,17 @@ class Emission:
             codes[coarser] = nearest(values, by_bias[coarser], self.options.weight_bits)
             column_scale = torch.maximum(column_scale, by_bias)
         bias_codes = torch.round(bias / (column_scale * in_scale))
-        multiplier, shift = dyadic_tensor(column_scale * in_scale / scale)
+        multiplier, shift = self.factors(column_scale * in_scale / scale)
         return {
             "weight": codes,
             "bias": bias_codes.to(torch.int32),
             "multiplier": multiplier.to(torch.int32),
             "shift": shift.to(torch.uint8),
         }
+
+    def factors(self, ratios: Tensor) -> tuple[Tensor, Tensor]:
+        """Multipliers and shifts of a product's columns, int64 [features] each."""
+        return dyadic_tensor(ratios)
 
     def image(self, image: Image, conv: Operator) -> tuple[str, float]:
         """The Quantize operator in front of a patch embedding."""

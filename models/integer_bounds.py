@@ -15,6 +15,8 @@ from .integer.gate import GATE_FRACTION
 from .integer.layernorm import MAX_WIDTH
 from .integer_operator import ACTIVATIONS, IntegerOperator
 from .integer_reference import role
+from .ivit_operators import KINDS as IVIT
+from .ivit_operators import bounds
 
 __all__ = ["AccumulatorBound", "accumulator_bounds"]
 
@@ -56,6 +58,8 @@ def _rows(
     tensors: Mapping[str, Tensor],
 ) -> list[tuple[str, int, int]]:
     kind = operator.kind
+    if kind in IVIT:
+        return bounds(operator, inputs, tensors)
     if kind == "Linear":
         weight = role(operator, tensors, "weight").abs().sum(1) * reach[0]
         total = weight + role(operator, tensors, "bias").abs()

@@ -2,8 +2,8 @@
 everything below.
 
 Activations are int64 tensors that hold int8 or int16 codes, [batch, tokens, features]; a code
-times its scale is the value. Execution is exact integer arithmetic in the `edge` scheme (see
-`models.integer`).
+times its scale is the value. Execution is exact integer arithmetic in scheme `edge` (see
+`models.integer`) or `ivit` (`models.integer.ivit`).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ class IntegerOperator:
     """One integer operator.
 
     kind: Quantize, Linear, one of `ACTIVATIONS`, LayerNorm, RmsNorm, Attention, Embed, Add,
-    Select, Mean, Requantize, Gate, Mixture.
+    Select, Mean, Requantize, Gate, Mixture, or one of scheme `ivit` (`models.ivit_operators`).
     inputs: names of the operators read. output: [tokens, features] of the result; bits: width of
     its codes;
     scale: value of one step. origin: the graph operator that computes the same tensor in float

@@ -24,6 +24,8 @@ from .integer.requantize import requantize
 from .integer.softmax import SCORE_BITS, exponential_table, row_scale
 from .integer_operator import ACTIVATIONS, IntegerOperator
 from .integer_reference import attention_codes, evaluate_reference, layernorm_codes, role
+from .ivit_operators import KINDS as IVIT
+from .ivit_operators import finished
 
 __all__ = ["Plan"]
 
@@ -101,6 +103,8 @@ class Plan:
         kind = operator.kind
         if kind == "Linear":
             return self._linear(operator)
+        if kind == "Linear31":
+            return self._linear31(operator)
         if kind in ACTIVATIONS:
             return self._activation(operator)
         if kind in ("LayerNorm", "RmsNorm"):
@@ -114,9 +118,24 @@ class Plan:
         if kind == "Select":
             first, count = int(operator.attributes["token"]), operator.output[0]
             return lambda operands: operands[0][:, first : first + count]
-        if kind in ("Mean", "Requantize", "Gate"):
+        if kind in ("Mean", "Requantize", "Gate") or kind in IVIT:
             return self._small(operator)
         raise VitruviusError(f"integer operator {operator.name}: unknown kind {kind}")
+
+    def _linear31(self, operator: IntegerOperator) -> Step:
+        """The product as that of a Linear; a multiplier of 31 bits needs integers behind it."""
+        weight = role(operator, self._tensors, "weight").t()
+        bound = product_bound(weight, 1 << (self._by_name[operator.inputs[0]].bits - 1))
+        kind = accumulator_type(bound)
+        prepared = weight.to(kind).contiguous()
+        # Codes of more than 24 bits, the logits', do not fit float32.
+        codes = torch.float32 if operator.bits <= 24 else torch.float64
+
+        def step(operands: Sequence[Tensor]) -> Tensor:
+            sums = (operands[0].to(kind) @ prepared).to(torch.int64)
+            return finished(operator, sums, self._tensors).to(codes)
+
+        return step
 
     def _linear(self, operator: IntegerOperator) -> Step:
         weight = role(operator, self._tensors, "weight").t()

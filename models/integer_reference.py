@@ -20,6 +20,7 @@ from .integer.mixture import mixture
 from .integer.requantize import requantize
 from .integer.rounding import saturate
 from .integer_operator import ACTIVATIONS, IntegerOperator
+from .ivit_operators import KINDS as IVIT
 
 __all__ = ["attention_codes", "evaluate_reference", "layernorm_codes", "patches", "role"]
 
@@ -84,6 +85,8 @@ def evaluate_reference(
             role(operator, tensors, "shift"),
             operator.bits,
         )
+    if kind in IVIT:
+        return IVIT[kind](operator, operands, tensors)
     if kind in ACTIVATIONS:
         factor = operator.dyadic("output")
         inside = activation(kind, operands[0])

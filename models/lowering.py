@@ -57,6 +57,8 @@ class Lowering(Streams):
     module path and source line.
     """
 
+    attention_kind = "Attention"
+
     def __init__(
         self,
         graph: Graph,
@@ -86,7 +88,8 @@ class Lowering(Streams):
                 if reason := self.refusals.reason(operator):
                     raise NoIntegerFormError(reason)
                 if blocked.isdisjoint(operator.inputs):
-                    self.values[operator.name] = _HANDLERS[operator.kind](self, operator)
+                    handler = getattr(self, _HANDLERS[operator.kind].__name__)
+                    self.values[operator.name] = handler(operator)
                 else:
                     blocked.add(operator.name)
             except NoIntegerFormError as error:
@@ -374,21 +377,17 @@ class Lowering(Streams):
         bias = held.bias if isinstance(held, Scores) else None
         scores = self.graph.operator(region.scores)
         features = region.heads * region.head_dim
-        operands, scales = [], []
-        for role, source in (
-            ("q", scores.inputs[0]),
-            ("k", scores.inputs[1]),
-            ("v", operator.inputs[1]),
-        ):
-            emitted, scale = self._projection(source, region, f"{region.apply}.{role}")
-            operands.append(emitted)
-            scales.append(scale)
+        sources = (*scores.inputs[:2], operator.inputs[1])
+        scales = self.projection_scales(sources)
+        operands = [
+            self._projection(source, region, f"{region.apply}.{role}", scale)
+            for role, source, scale in zip("qkv", sources, scales, strict=True)
+        ]
         out_scale = self.activation_scale(operator.name)
-        score_factor = dyadic(scales[0] * scales[1] * region.scale * (1 << SCORE_FRACTION))
         name = self.emit(
             IntegerOperator(
                 name=region.apply,
-                kind="Attention",
+                kind=self.attention_kind,
                 inputs=tuple(operands),
                 output=(region.tokens, features),
                 bits=self.bits,
@@ -396,8 +395,7 @@ class Lowering(Streams):
                 origin=region.apply,
                 attributes={
                     "heads": region.heads,
-                    **factor("score", score_factor),
-                    **factor("apply", dyadic(scales[2] / out_scale)),
+                    **self.attention_factors(region, scales, out_scale),
                 },
                 macs=2 * region.tokens * region.tokens * features,
             ),
@@ -408,10 +406,22 @@ class Lowering(Streams):
         shape = operator.output.shape
         return Codes(name, region.tokens, features, out_scale, by_head.reshape(shape))
 
-    def _projection(self, source: str, region: AttentionRegion, name: str) -> tuple[str, float]:
-        """Emits the int8 projection of queries, keys or values, heads side by side; returns its
-        name and scale.
-        """
+    def projection_scales(self, sources: Sequence[str]) -> list[float]:
+        """The scales of queries, keys and values."""
+        return [self.activation_scale(source) for source in sources]
+
+    def attention_factors(
+        self, region: AttentionRegion, scales: Sequence[float], out_scale: float
+    ) -> dict[str, int | float]:
+        """The attributes of an attention beside its heads."""
+        score = scales[0] * scales[1] * region.scale * (1 << SCORE_FRACTION)
+        return {
+            **factor("score", dyadic(score)),
+            **factor("apply", dyadic(scales[2] / out_scale)),
+        }
+
+    def _projection(self, source: str, region: AttentionRegion, name: str, scale: float) -> str:
+        """Emits the int8 projection of queries, keys or values, heads side by side."""
         pending = self.values[source]
         if not isinstance(pending, Pending) or pending.producer.kind != "Linear":
             raise NoIntegerFormError("attention reads something other than linear projections")
@@ -420,11 +430,9 @@ class Lowering(Streams):
         rows = torch.arange(region.tokens).reshape(1, -1, 1) * pending.features
         if not torch.equal(index, columns.unsqueeze(1) + rows):
             raise NoIntegerFormError("attention reads a projection whose tokens are rearranged")
-        scale = self.activation_scale(source)
-        emitted = self.product(
+        return self.product(
             pending, name=name, bits=self.bits, scale=scale, columns=columns.flatten(), origin=""
         )
-        return emitted, scale
 
     def output(self, operator: Operator) -> Value:
         """Logits at 16 bits with a range of their own, or the codes that are there already."""

@@ -5,6 +5,7 @@ stream's int16 and a reader's int8 codes.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from .emission import Emission, NoIntegerFormError, factor
 from .graph import Operator
@@ -143,18 +144,7 @@ class Streams(Emission):
     def _embed(self, value: Assembly, name: str) -> str:
         """Emits the patch embedding and the Embed that puts it among the constant tokens."""
         patches = value.patches
-        index = value.index.reshape(-1, value.index.shape[-1])
-        of_patch = index[:, 0] >= 0
-        first = int(of_patch.nonzero()[0]) if bool(of_patch.any()) else 0
-        expected = torch.full_like(index, -1)
-        whole = torch.arange(patches.tokens * patches.features).reshape(patches.tokens, -1)
-        if len(index) >= first + patches.tokens and index.shape[1] == patches.features:
-            expected[first : first + patches.tokens] = whole
-        if not torch.equal(index, expected):
-            raise NoIntegerFormError(
-                "tokens or features of the patch embedding reach the residual stream in another "
-                "order"
-            )
+        index, first = self.placed(value)
         branch = self.product(
             patches, name=patches.producer.name, bits=16, scale=self.residual_scale, origin=""
         )
@@ -172,6 +162,26 @@ class Streams(Emission):
             ),
             {"constant": saturate(torch.round(constant), 16).to(torch.int16)},
         )
+
+    @staticmethod
+    def placed(value: Assembly) -> tuple[Tensor, int]:
+        """The index of an Assembly as [tokens, features], and its first patch; all patches in
+        order must follow that one.
+        """
+        patches = value.patches
+        index = value.index.reshape(-1, value.index.shape[-1])
+        of_patch = index[:, 0] >= 0
+        first = int(of_patch.nonzero()[0]) if bool(of_patch.any()) else 0
+        expected = torch.full_like(index, -1)
+        whole = torch.arange(patches.tokens * patches.features).reshape(patches.tokens, -1)
+        if len(index) >= first + patches.tokens and index.shape[1] == patches.features:
+            expected[first : first + patches.tokens] = whole
+        if not torch.equal(index, expected):
+            raise NoIntegerFormError(
+                "tokens or features of the patch embedding reach the residual stream in another "
+                "order"
+            )
+        return index, first
 
 
 def normed(operator: Operator, source: str, tokens: int) -> Normed:

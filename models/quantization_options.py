@@ -14,8 +14,12 @@ CalibrationMethod = Literal["mse", "minmax", "percentile"]
 
 
 class QuantizationOptions(BaseModel):
-    """Widths and methods of post-training quantization in scheme `edge`.
+    """Scheme, widths and methods of post-training quantization.
 
+    scheme: the integer operators, `edge` for the accelerator here or `ivit` for those of I-ViT
+    (arXiv 2207.01405). ivit_mode: of the latter, ``faithful`` to the published code or ``safe``
+    from its faults (ShiftGELU's gain and collapse, a square root that has not converged, steps of
+    exponentials that are always rounded up).
     weight_bits: codes of the weights of every Linear and of the patch embedding.
     activation_bits: codes between operators (LayerNorm, GELU, queries, keys, values, attention);
     the image stays at 8 bits. residual_bits: the stream, always 16.
@@ -29,6 +33,8 @@ class QuantizationOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    scheme: Literal["edge", "ivit"] = "edge"
+    ivit_mode: Literal["safe", "faithful"] = "safe"
     weight_bits: Literal[8, 6, 4] = 8
     activation_bits: Literal[8, 6, 4] = 8
     residual_bits: Literal[16] = 16

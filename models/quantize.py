@@ -1,4 +1,4 @@
-"""From a float Graph and calibration images to an IntegerModel in scheme `edge`."""
+"""From a float Graph and calibration images to an IntegerModel."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .equalisation import Equalised, equalise
 from .graph import Graph
 from .integer_model import IntegerModel
 from .lowering import Lowering
+from .lowering_ivit import IvitLowering
 from .quantization_options import QuantizationOptions
 from .tasks import graphs_of
 from .weight_codes import encode_gates, encode_weights
@@ -72,7 +73,8 @@ def quantization(
     seen = together([observe(item, calibration) for item in (first, *others)])
     weights = encode_weights(first, calibration, options.weight_bits)
     gates = [encode_gates(item, options.weight_bits) for item in others]
-    lowering = Lowering(first, seen, options, weights, gates)
+    walk = IvitLowering if options.scheme == "ivit" else Lowering
+    lowering = walk(first, seen, options, weights, gates)
     lowering.run()
     model = IntegerModel(name or graph.name, tuple(lowering.emitted), lowering.tensors)
     sample = few(first, calibration, macs=_SIDE_BY_SIDE_MACS, least=_SIDE_BY_SIDE_IMAGES)
