@@ -67,6 +67,7 @@ def affine_writes(codes, lanes):
     """Port values that load biases and the channels' gates, and the one that ends loading."""
     writes = []
     pairs = list(zip(codes.bias.tolist(), codes.alive.tolist(), strict=True))
+    pairs += [(TOP, 1)] * (-len(pairs) % lanes)  # void lanes leave as 0 whatever stands there
     for begin in range(0, len(pairs), lanes):
         word = 0
         for lane, (bias, alive) in enumerate(pairs[begin : begin + lanes]):
