@@ -19,10 +19,11 @@ from ..hwgen.axi.bus import border_beats
 from ..hwgen.axi.memory_model import DEFAULT_MEMORY, MemoryModel
 from ..hwgen.axi.register_map import register, register_map
 from ..hwgen.core.accelerator import COUNTERS, PEAKS
-from ..hwgen.core.core import DebugMemory, queue_word
+from ..hwgen.core.core import DebugMemory
 from ..hwgen.core.image import ParameterImage
 from ..hwgen.core.machine import Machine
 from ..hwgen.core.program import Boundary, Program
+from ..hwgen.core.queues import queue_word
 from ..hwgen.generate import TOP, verilog_of
 from ..models.integer_model import IntegerModel, IntegerOperator
 from .cycle import simulate

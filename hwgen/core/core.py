@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Array, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,7 +14,6 @@ from ..lane_memory import LaneAligner, LaneMemory, write_copies
 from ..ram import Ram
 from ..units.compute_array import ComputeArray
 from ..units.requantize import Requantizer
-from ..units.router import Router
 from ..units.tree import summed
 from .attention_buffer import AttentionBuffer
 from .counters import COUNTER_BITS, Counter
@@ -24,6 +23,7 @@ from .machine import Machine
 from .norm_engine import NormEngine, norm_column_layout
 from .operand_feed import OperandFeed
 from .product_engine import ProductEngine
+from .queues import connect_router
 from .residual_stream import ResidualStream
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "DebugMemory",
     "Target",
     "event_layout",
-    "queue_word",
     "target_depths",
     "target_widths",
 ]
@@ -54,8 +53,8 @@ class Target(IntEnum):
 class DebugMemory(IntEnum):
     """Memories that can be read while the accelerator is idle or paused.
 
-    QUEUE: of a machine with experts, the queues of the last gate. Word `queue_word` is an entry:
-    token, weight, and the length of its queue, 16 bits each.
+    QUEUE: of a machine with experts, the queues of the last gate. A word is an entry
+    (`queues.queue_word`): token, weight, and the length of its queue, 16 bits each.
     """
 
     RESIDUAL = 0
@@ -63,14 +62,6 @@ class DebugMemory(IntEnum):
     ATTENTION = 2
     NORMAL = 3
     QUEUE = 4
-
-
-def queue_word(expert: int, index: int) -> int:
-    """The word of `DebugMemory.QUEUE` that shows entry ``index`` of an expert's queue."""
-    return expert << _QUEUE_INDEX_BITS | index
-
-
-_QUEUE_INDEX_BITS = 12
 
 
 EVENTS = (
@@ -421,7 +412,9 @@ class Core(wiring.Component):
             m.d.comb += getattr(attention.write, name).eq(getattr(wide, name))
 
         if machine.buffers.experts:
-            queue_entry = self._route(m, product, attention, wide.valid & to_router, resting)
+            queue_entry = connect_router(
+                m, self, product, attention, wide, wide.valid & to_router, resting
+            )
 
         # Results: codes, or rows of the stream. The product that makes them says how many.
         of_stream = Signal()
@@ -524,58 +517,3 @@ class Core(wiring.Component):
             shown.append(queue_entry)
         m.d.comb += self.debug_data.eq(Array(shown)[self.debug_memory])
         return m
-
-    def _route(
-        self,
-        m: Module,
-        product: ProductEngine,
-        attention: AttentionBuffer,
-        valid: Value,
-        resting: Value,
-    ) -> Value:
-        """The router: from a gate's scores, ``valid`` in the drain path, to the queues. Returns
-        what the debug window shows of them while the engine is ``resting``.
-        """
-        machine = self.machine
-        index, expert = self.debug_word[:_QUEUE_INDEX_BITS], self.debug_word[_QUEUE_INDEX_BITS:]
-        wide = m.submodules.drain_path.wide
-        experts = machine.buffers.experts
-        m.submodules.router = router = Router(
-            lanes=machine.cols, experts=experts, tokens=machine.token_slots
-        )
-        instruction = product.instruction
-        begin = product.opening & (instruction.destination == Destination.GATE)
-        with m.If(begin):
-            m.d.sync += [
-                router.tiles.eq(instruction.tiles),
-                router.last_count.eq(instruction.last_count),
-                router.top.eq(instruction.top),
-            ]
-        with m.If(self.clear):
-            m.d.sync += self.routed.eq(0)
-        with m.Elif(router.routed):
-            m.d.sync += self.routed.eq(self.routed + 1)
-        m.d.comb += [
-            router.clear.eq(begin),
-            router.valid.eq(valid),
-            router.row.eq(wide.token),
-            router.tile.eq(wide.tile),
-            router.scores.eq(wide.chunk),
-            router.scale_valid.eq(attention.row_complete & attention.routing),
-            router.scale_row.eq(attention.scale_row),
-            router.mantissa.eq(attention.scale_mantissa),
-            router.length.eq(attention.scale_length),
-            router.read_expert.eq(Mux(resting, expert, product.queue_expert)),
-            router.read_index.eq(Mux(resting, index, product.queue_index)),
-            product.queue_token.eq(router.read_token),
-            product.queue_weight.eq(router.read_weight),
-            product.length.eq(router.lengths[product.length_expert]),
-            self.queue_used.eq(Cat(router.lengths[each] != 0 for each in range(experts))),
-        ]
-        entry = Signal(data.StructLayout({"token": 16, "weight": 16, "length": 16}))
-        m.d.comb += [
-            entry.token.eq(router.read_token),
-            entry.weight.eq(router.read_weight),
-            entry.length.eq(router.lengths[expert]),
-        ]
-        return entry.as_value()
