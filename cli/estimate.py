@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import VitruviusError
+from ..errors import VitruviusError, nearest
 from .options import (
     Calibration,
     JsonFile,
@@ -52,16 +52,23 @@ def estimate(
     Example: vitruvius estimate vit_digits --on fpga:zcu102 --on npu:edge16 --machine medium
     """
     output = Output(json)
-    from ..fpga_targets.device import load_target
+    from ..fpga_targets.device import device_names, load_target
     from ..hwgen.axi.memory_model import MemoryModel
     from ..hwgen.core.compiler import compile_model
     from ..hwgen.core.machine import load_machine
     from ..reports.table import estimate_table
     from ..sim.estimate import Estimate, estimate_fpga
     from ..sim.npu.report import estimate_npu
-    from ..sim.npu.target import load_npu
+    from ..sim.npu.target import load_npu, npu_names
     from .workload import load_workload, quantized, trace_workload
 
+    for target in on:
+        if not target.startswith(("fpga:", "npu:")):
+            known = [
+                *(f"fpga:{name}" for name in device_names()),
+                *(f"npu:{n}" for n in npu_names()),
+            ]
+            raise VitruviusError(f"unknown target '{target}': {nearest(target, known)}")
     npus = {target: load_npu(target) for target in on if target.startswith("npu:")}
     fpgas = [target for target in on if target not in npus]
     for target in fpgas:

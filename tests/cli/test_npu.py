@@ -129,3 +129,5 @@ def test_a_quantized_file_has_no_graph_for_an_npu(refused: Refused, quantized_fi
 
 def test_an_npu_that_is_not_known_is_refused_before_any_work(refused: Refused) -> None:
     assert "unknown target 'npu:edge1'" in refused("estimate", "vit_digits", "--on", "npu:edge1")
+    text = refused("estimate", "vit_digits", "--on", "edge32")
+    assert text.startswith("unknown target 'edge32': did you mean 'npu:edge32'")
