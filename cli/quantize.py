@@ -169,6 +169,8 @@ def quantize(
             raise VitruviusError(f"--out expects a name that ends in .safetensors, got {out}")
     if model.endswith(".safetensors"):
         raise VitruviusError(f"{model} is quantized already; give the model it came from")
+    if ivit_mode is not IvitMode.SAFE and scheme is not Scheme.IVIT:
+        raise VitruviusError(f"--ivit-mode {ivit_mode.value} goes with --scheme ivit only")
     if top is not None and top < 1:
         raise VitruviusError(f"--top expects at least 1, got {top}")
     from ..models.agreement import agreement

@@ -475,3 +475,14 @@ def test_a_mixture_that_a_machine_cannot_run(
     )
     assert text in told, told
     assert not (tmp_path / "out").exists()
+
+
+def test_a_mode_of_another_scheme(refused: Refused) -> None:
+    """Catches an option that is taken and does nothing."""
+    text = refused("quantize", "vit_digits", "--ivit-mode", "faithful")
+    assert text == "--ivit-mode faithful goes with --scheme ivit only"
+
+
+def test_a_task_that_the_model_lacks(refused: Refused) -> None:
+    text = refused("cosim", "vit_digits", "--task", "1")
+    assert text == "vit_digits: expected a task of 0 to 0, got 1"
