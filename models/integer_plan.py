@@ -122,26 +122,26 @@ class Plan:
             return self._small(operator)
         raise VitruviusError(f"integer operator {operator.name}: unknown kind {kind}")
 
-    def _linear31(self, operator: IntegerOperator) -> Step:
-        """The product as that of a Linear; a multiplier of 31 bits needs integers behind it."""
+    def _weight(self, operator: IntegerOperator) -> Tensor:
+        """The weight of a product, transposed, in the type that its sums are exact in."""
         weight = role(operator, self._tensors, "weight").t()
         bound = product_bound(weight, 1 << (self._by_name[operator.inputs[0]].bits - 1))
-        kind = accumulator_type(bound)
-        prepared = weight.to(kind).contiguous()
+        return weight.to(accumulator_type(bound)).contiguous()
+
+    def _linear31(self, operator: IntegerOperator) -> Step:
+        """The product as that of a Linear; a multiplier of 31 bits needs integers behind it."""
+        prepared = self._weight(operator)
         # Codes of more than 24 bits, the logits', do not fit float32.
         codes = torch.float32 if operator.bits <= 24 else torch.float64
 
         def step(operands: Sequence[Tensor]) -> Tensor:
-            sums = (operands[0].to(kind) @ prepared).to(torch.int64)
+            sums = (operands[0].to(prepared.dtype) @ prepared).to(torch.int64)
             return finished(operator, sums, self._tensors).to(codes)
 
         return step
 
     def _linear(self, operator: IntegerOperator) -> Step:
-        weight = role(operator, self._tensors, "weight").t()
-        bound = product_bound(weight, 1 << (self._by_name[operator.inputs[0]].bits - 1))
-        kind = accumulator_type(bound)
-        prepared = weight.to(kind).contiguous()
+        prepared = self._weight(operator)
         multiplier = role(operator, self._tensors, "multiplier").to(torch.float64)
         ratio = torch.ldexp(multiplier, -role(operator, self._tensors, "shift"))
         bias = role(operator, self._tensors, "bias").to(torch.float64) * ratio
@@ -150,8 +150,8 @@ class Plan:
         def step(operands: Sequence[Tensor]) -> Tensor:
             x = operands[0]
             rows = x.reshape(-1, x.shape[-1])
-            accumulator = rows.to(kind) @ prepared
-            out = accumulator if kind is torch.float32 else torch.empty(accumulator.shape)
+            accumulator = rows.to(prepared.dtype) @ prepared
+            out = accumulator if prepared.dtype is torch.float32 else torch.empty(accumulator.shape)
             for source, target in _pieces(accumulator, out):
                 piece = source.to(torch.float64)
                 target.copy_(_narrow(piece.mul_(ratio).add_(bias), bits))
