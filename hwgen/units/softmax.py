@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Array, Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import data, fifo, memory, wiring
+from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
+from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from ...models.integer.softmax import SCORE_BITS, WEIGHT_BITS, exponential_table
 from ..delay import delayed
 from .reciprocal import Reciprocal
-from .tree import highest, summed
+from .score_rows import ScoreRows, check_extents
+from .tree import summed
 
 __all__ = ["Softmax", "cycles"]
 
@@ -83,20 +84,13 @@ class Softmax(wiring.Component):
         A parameter is less than 1.
     """
 
-    START = 5
-    """Cycles from ``last`` to the row's first weights: maximum, queue, scores, distance, table."""
+    START = ScoreRows.START + 3
+    """Cycles from ``last`` to the row's first weights: the rows, scores, distance, table."""
     SCALE = 2 + Reciprocal.LATENCY
     """Cycles from a row's last weights to its scale: lanes, row, reciprocal."""
 
     def __init__(self, *, slots: int, lanes: int, max_tiles: int, max_row: int) -> None:
-        for name, extent in (
-            ("slots", slots),
-            ("lanes", lanes),
-            ("max_tiles", max_tiles),
-            ("max_row", max_row),
-        ):
-            if extent < 1:
-                raise ValueError(f"{name}: expected at least 1, got {extent!r}")
+        check_extents(slots=slots, lanes=lanes, max_tiles=max_tiles, max_row=max_row)
         self.slots, self.lanes, self.max_tiles, self.max_row = slots, lanes, max_tiles, max_row
         self.total_bits = (((1 << WEIGHT_BITS) - 1) * lanes * max_tiles).bit_length()
         super().__init__(
@@ -125,128 +119,34 @@ class Softmax(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        job_layout = data.StructLayout(
-            {
-                "slot": range(self.slots),
-                "half": unsigned(1),
-                "row": range(self.max_row),
-                "maximum": signed(SCORE_BITS),
-            }
+        m.submodules.rows = rows = ScoreRows(
+            slots=self.slots,
+            lanes=self.lanes,
+            max_tiles=self.max_tiles,
+            max_row=self.max_row,
+            score_bits=SCORE_BITS,
         )
-        m.submodules.jobs = jobs = fifo.SyncFIFO(width=job_layout.size, depth=2 * self.slots)
-        m.submodules.storage = storage = memory.Memory(
-            shape=unsigned(SCORE_BITS * self.lanes), depth=2 * self.slots * self.max_tiles, init=[]
-        )
-        self._gather(m, jobs, storage, job_layout)
-        job = data.View(job_layout, jobs.r_data)
-        last_tile = self._weigh(m, jobs, storage, job)
-        self._scale(m, last_tile)
+        for name in (
+            "valid", "slot", "tile", "count", "first", "last", "row", "scores", "tiles",
+            "last_count",
+        ):  # fmt: skip
+            m.d.comb += getattr(rows, name).eq(getattr(self, name))
+        self._weigh(m, rows)
+        self._scale(m, delayed(m, rows.final, 3, name="weights_final"))
 
         waiting = Signal(range(2 * self.slots + self.START + self.SCALE + 2))
         m.d.sync += waiting.eq(waiting + (self.valid & self.last) - self.scale_valid)
         m.d.comb += self.busy.eq(waiting != 0)
         return m
 
-    def _address(self, slot: Value, half: Value, tile: Value) -> Value:
-        """Word of a tile: every (half, slot) has ``max_tiles`` words of its own."""
-        halves = [
-            Array(index * self.max_tiles for index in range(start, start + self.slots))
-            for start in (0, self.slots)
-        ]
-        return Mux(half, halves[1][slot], halves[0][slot]) + tile
-
-    def _gather(
-        self,
-        m: Module,
-        jobs: fifo.SyncFIFO,
-        storage: memory.Memory,
-        job_layout: data.StructLayout,
-    ) -> None:
-        """Store each chunk, follow each slot's maximum, queue each complete row."""
-        halves = Array(Signal(name=f"half_{slot}") for slot in range(self.slots))
-        half = Signal()
-        writer = storage.write_port()
-        m.d.comb += [
-            half.eq(halves[self.slot]),
-            writer.en.eq(self.valid),
-            writer.addr.eq(self._address(self.slot, half, self.tile)),
-            writer.data.eq(self.scores.as_value()),
-        ]
-        with m.If(self.valid & self.last):
-            m.d.sync += halves[self.slot].eq(~half)
-
-        # One cycle for the maximum over the lanes, one for the maximum over the row so far.
-        lowest = -(1 << (SCORE_BITS - 1))
-        peak = Signal(signed(SCORE_BITS))
-        level: list[Value] = [
-            Mux(self.count > lane, self.scores[lane], lowest).as_signed()
-            for lane in range(self.lanes)
-        ]
-        valid, first, last = Signal(), Signal(), Signal()
-        job = Signal(job_layout)
-        m.d.sync += [
-            peak.eq(highest(m, level, name="lanes")),
-            valid.eq(self.valid),
-            first.eq(self.first),
-            last.eq(self.last),
-            job.slot.eq(self.slot),
-            job.half.eq(half),
-            job.row.eq(self.row),
-        ]
-        maxima = Array(
-            Signal(signed(SCORE_BITS), name=f"maximum_{slot}") for slot in range(self.slots)
-        )
-        so_far = Signal(signed(SCORE_BITS))
-        following = Signal(signed(SCORE_BITS))
-        m.d.comb += [
-            so_far.eq(maxima[job.slot]),
-            following.eq(Mux(first | (peak > so_far), peak, so_far)),
-        ]
-        with m.If(valid):
-            m.d.sync += maxima[job.slot].eq(following)
-        queued = Signal(job_layout)
-        m.d.comb += [
-            queued.eq(job),
-            queued.maximum.eq(following),
-            jobs.w_en.eq(valid & last),
-            jobs.w_data.eq(queued.as_value()),
-        ]
-
-    def _weigh(
-        self,
-        m: Module,
-        jobs: fifo.SyncFIFO,
-        storage: memory.Memory,
-        job: data.View,
-    ) -> Signal:
-        """Read the tiles of the row at the queue's head and look up their weights.
-
-        Returns the flag that the weights at the output are the last of their row.
-        """
-        tile = Signal(range(self.max_tiles))
-        final = Signal()
-        reader = storage.read_port()
-        m.d.comb += [
-            final.eq(tile == self.tiles - 1),
-            reader.addr.eq(self._address(job.slot, job.half, tile)),
-            jobs.r_en.eq(final),
-        ]
-        with m.If(jobs.r_rdy):
-            m.d.sync += tile.eq(Mux(final, 0, tile + 1))
-
-        maximum = Signal(signed(SCORE_BITS))
-        count = Signal(range(self.lanes + 1))
-        m.d.sync += [
-            maximum.eq(job.maximum),
-            count.eq(Mux(final, self.last_count, self.lanes)),
-        ]
+    def _weigh(self, m: Module, rows: ScoreRows) -> None:
+        """Look up the weights of the tiles that are read."""
         table_data = exponential_table()
-        scores = data.View(self.scores.shape(), reader.data)
         for lane in range(self.lanes):
             difference = Signal(SCORE_BITS, name=f"difference_{lane}")
             distance = Signal(WEIGHT_BITS, name=f"distance_{lane}")
-            void = (count <= lane) | difference[WEIGHT_BITS:].any()
-            m.d.comb += difference.eq(maximum - scores[lane])
+            void = (rows.read_count <= lane) | difference[WEIGHT_BITS:].any()
+            m.d.comb += difference.eq(rows.maximum - rows.read_scores[lane])
             m.d.sync += distance.eq(Mux(void, len(table_data) - 1, difference))
             # A table for each lane: a block memory has two ports, and Yosys' search for a way to
             # share one table among 16 does not end.
@@ -256,11 +156,10 @@ class Softmax(wiring.Component):
             port = table.read_port()
             m.d.comb += [port.addr.eq(distance), self.weights[lane].eq(port.data)]
         m.d.comb += [
-            self.weights_valid.eq(delayed(m, jobs.r_rdy, 3, name="weights_valid")),
-            self.weights_row.eq(delayed(m, job.row, 3, name="weights_row")),
-            self.weights_tile.eq(delayed(m, tile, 3, name="weights_tile")),
+            self.weights_valid.eq(delayed(m, rows.reading, 3, name="weights_valid")),
+            self.weights_row.eq(delayed(m, rows.read_row, 3, name="weights_row")),
+            self.weights_tile.eq(delayed(m, rows.read_tile, 3, name="weights_tile")),
         ]
-        return delayed(m, final, 3, name="weights_final")
 
     def _scale(self, m: Module, last_tile: Signal) -> None:
         """Add up a row's weights and send the sum through the reciprocal."""

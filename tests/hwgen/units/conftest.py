@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from amaranth.hdl import Value
 
+from vitruvius.hwgen.units.score_rows import ScoreRows
 from vitruvius.hwgen.verilog import to_verilog
 from vitruvius.sim.bench import build_cocotb, run_cocotb
 
@@ -113,3 +114,85 @@ def signed(value, bits):
     if bits < 0 and value >> (-bits - 1):
         return value - (1 << -bits)
     return value
+
+
+class Arrivals:
+    """Rows of scores that arrive in rotated order on interleaved slots, as a machine sends them.
+
+    ``inputs``: the input ports of every cycle; ``arrivals``: the cycles of the rows' last
+    chunks, in ``order`` of the rows' numbers.
+    """
+
+    def __init__(self, rng, rows, *, slots, lanes, score_bits, busyness):
+        self.rows, self.slots, self.lanes, self.score_bits = rows, slots, lanes, score_bits
+        length = len(rows[0])
+        self.tiles = -(-length // lanes)
+        self.last_count = length - (self.tiles - 1) * lanes
+        ports = ("valid", "slot", "tile", "count", "first", "last", "row", "scores")
+        self.inputs = {name: [] for name in ports}
+        self.arrivals = []
+        self.order = []
+        self._interleave(rng, busyness)
+
+    def _interleave(self, rng, busyness):
+        waiting = list(range(len(self.rows)))
+        current = {}  # slot -> (row, tiles still to come)
+        history = {slot: [] for slot in range(self.slots)}
+        cycle = 0
+        while waiting or current:
+            slot = rng.randrange(self.slots)
+            chunk = None
+            if rng.random() < busyness:
+                if slot not in current and waiting and self._free(history[slot], cycle):
+                    start = rng.randrange(self.tiles)
+                    order = [(start + step) % self.tiles for step in range(self.tiles)]
+                    current[slot] = (waiting.pop(0), order)
+                    history[slot].append(None)
+                if slot in current:
+                    row, order = current[slot]
+                    tile = order.pop(0)
+                    chunk = (slot, tile, len(order) == self.tiles - 1, not order, row)
+                    if not order:
+                        del current[slot]
+                        history[slot][-1] = len(self.arrivals)
+                        self.arrivals.append(cycle)
+                        self.order.append(row)
+            self._put(rng, chunk)
+            cycle += 1
+
+    def _free(self, history, cycle):
+        """Whether the row before the last of this slot has been read from its half."""
+        if len(history) < 2:
+            return True
+        return cycle >= self.reads()[history[-2]] + self.tiles
+
+    def reads(self):
+        """The cycle of the first read of each row, in order of arrival."""
+        begun, free = [], 0
+        for arrival in self.arrivals:
+            begun.append(max(arrival + ScoreRows.START, free))
+            free = begun[-1] + self.tiles
+        return begun
+
+    def _put(self, rng, chunk):
+        # Lanes that are not valid, and cycles without a chunk, carry the largest score.
+        scores = [(1 << (self.score_bits - 1)) - 1] * self.lanes
+        slot, tile, first, last, row, count = rng.randrange(self.slots), 0, 1, 1, 0, self.lanes
+        if chunk is not None:
+            slot, tile, first, last, row = chunk
+            count = self.last_count if tile == self.tiles - 1 else self.lanes
+            begin = tile * self.lanes
+            scores[:count] = self.rows[row][begin : begin + count]
+        mask = (1 << self.score_bits) - 1
+        packed = sum(
+            (score & mask) << (self.score_bits * lane) for lane, score in enumerate(scores)
+        )
+        values = (int(chunk is not None), slot, tile, count, int(first), int(last), row, packed)
+        for name, value in zip(self.inputs, values, strict=True):
+            self.inputs[name].append(value)
+
+
+@pytest.fixture
+def arrivals():
+    """The class `Arrivals`."""
+    return Arrivals

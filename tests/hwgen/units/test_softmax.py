@@ -8,67 +8,6 @@ from vitruvius.models.integer.softmax import exponential_table, softmax_weights
 TABLE_END = exponential_table().index(0)
 
 
-class Scenario:
-    """Rows of scores arriving in rotated order on interleaved slots, as a machine sends them."""
-
-    def __init__(self, rng, *, slots, lanes, tiles, last_count, rows, busyness):
-        self.slots, self.lanes, self.tiles, self.last_count = slots, lanes, tiles, last_count
-        self.length = (tiles - 1) * lanes + last_count
-        self.rows = [example_row(rng, self.length, index) for index in range(rows)]
-        ports = ("valid", "slot", "tile", "count", "first", "last", "row", "scores")
-        self.inputs = {name: [] for name in ports}
-        self.arrivals = []
-        self.order = []
-        self._interleave(rng, busyness)
-
-    def _interleave(self, rng, busyness):
-        waiting = list(range(len(self.rows)))
-        current = {}  # slot -> (row, tiles still to come)
-        history = {slot: [] for slot in range(self.slots)}
-        cycle = 0
-        while waiting or current:
-            slot = rng.randrange(self.slots)
-            chunk = None
-            if rng.random() < busyness:
-                if slot not in current and waiting and self._free(history[slot], cycle):
-                    start = rng.randrange(self.tiles)
-                    order = [(start + step) % self.tiles for step in range(self.tiles)]
-                    current[slot] = (waiting.pop(0), order)
-                    history[slot].append(None)
-                if slot in current:
-                    row, order = current[slot]
-                    tile = order.pop(0)
-                    chunk = (slot, tile, len(order) == self.tiles - 1, not order, row)
-                    if not order:
-                        del current[slot]
-                        history[slot][-1] = len(self.arrivals)
-                        self.arrivals.append(cycle)
-                        self.order.append(row)
-            self._put(rng, chunk)
-            cycle += 1
-
-    def _free(self, history, cycle):
-        """Whether the row before the last of this slot has left its half of the buffer."""
-        if len(history) < 2:
-            return True
-        completion = cycles(self.arrivals, self.tiles)[history[-2]]
-        return cycle > completion - Softmax.SCALE
-
-    def _put(self, rng, chunk):
-        # Lanes that are not valid, and cycles without a chunk, carry the largest score.
-        scores = [32767] * self.lanes
-        slot, tile, first, last, row, count = rng.randrange(self.slots), 0, 1, 1, 0, self.lanes
-        if chunk is not None:
-            slot, tile, first, last, row = chunk
-            count = self.last_count if tile == self.tiles - 1 else self.lanes
-            begin = tile * self.lanes
-            scores[:count] = self.rows[row][begin : begin + count]
-        packed = sum((score & 0xFFFF) << (16 * lane) for lane, score in enumerate(scores))
-        values = (int(chunk is not None), slot, tile, count, int(first), int(last), row, packed)
-        for name, value in zip(self.inputs, values, strict=True):
-            self.inputs[name].append(value)
-
-
 def example_row(rng, length, index):
     """Corners first: equal, most negative, maximum first and last, table's end, saturating."""
     corners = [
@@ -101,12 +40,18 @@ SHAPES = [
 
 @pytest.mark.parametrize("busyness", [1.0, 0.4])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape['slots']}x{shape['lanes']}")
-def test_equals_the_golden_in_the_stated_cycles(play, rng, shape, busyness):
-    shape = dict(shape)
-    max_tiles = shape.pop("max_tiles")
-    scenario = Scenario(rng, **shape, busyness=busyness)
-    tiles, lanes, rows = scenario.tiles, scenario.lanes, len(scenario.rows)
-    unit = Softmax(slots=scenario.slots, lanes=lanes, max_tiles=max_tiles, max_row=rows)
+def test_equals_the_golden_in_the_stated_cycles(play, rng, arrivals, shape, busyness):
+    tiles, lanes, rows = shape["tiles"], shape["lanes"], shape["rows"]
+    length = (tiles - 1) * lanes + shape["last_count"]
+    scenario = arrivals(
+        rng,
+        [example_row(rng, length, index) for index in range(rows)],
+        slots=shape["slots"],
+        lanes=lanes,
+        score_bits=16,
+        busyness=busyness,
+    )
+    unit = Softmax(slots=scenario.slots, lanes=lanes, max_tiles=shape["max_tiles"], max_row=rows)
     completions = cycles(scenario.arrivals, tiles)
     length = len(scenario.inputs["valid"])
     outputs = ("weights_valid", "weights_row", "weights_tile", "weights",
