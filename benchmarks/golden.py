@@ -1,6 +1,7 @@
 """Seconds per image of the exact integer model at real sizes, through BLAS and in plain int64.
 
-    .venv/bin/python benchmarks/golden.py [--threads 2] [--batch 8] [--reference] [MODEL ...]
+    .venv/bin/python benchmarks/golden.py [--scheme edge|ivit] [--ivit-mode safe|faithful]
+        [--threads 2] [--batch 8] [--reference] [MODEL ...]
 
 Weights are random and two random images calibrate: the time does not depend on the codes. Prints
 one line per model: the first run with its preparation, seconds per image of the second run of a
@@ -19,20 +20,23 @@ import torch
 
 from vitruvius.models.integer.matmul import accumulator_type, product_bound
 from vitruvius.models.integer_model import IntegerModel
-from vitruvius.models.quantization_options import QuantizationOptions
+from vitruvius.models.quantization_options import quantization_options
 from vitruvius.models.quantize import quantize
 from vitruvius.models.trace import trace
 from vitruvius.models.zoo import ZOO
 
 MODELS = ("deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224")
+LINEAR = ("Linear", "Linear31")
 
 
-def integer_model(name: str) -> IntegerModel:
+def integer_model(name: str, scheme: str = "edge", ivit_mode: str = "safe") -> IntegerModel:
     """The zoo's ``name`` with random weights as integers, without the costly remedies."""
     entry = ZOO[name]
     graph = trace(entry.build().eval(), entry.example_inputs(), name=name)
     images = torch.rand(2, *entry.input_shape[1:], generator=torch.Generator().manual_seed(0))
-    options = QuantizationOptions(equalise=False, bias_correction=False)
+    options = quantization_options(
+        scheme=scheme, ivit_mode=ivit_mode, equalise=False, bias_correction=False
+    )
     return quantize(graph, images, options=options)
 
 
@@ -47,7 +51,7 @@ def timed(
 
 def in_float32(model: IntegerModel) -> str:
     """How many Linears are exact in float32, as ``"49 of 49"``."""
-    linears = [operator for operator in model.operators if operator.kind == "Linear"]
+    linears = [operator for operator in model.operators if operator.kind in LINEAR]
     fast = 0
     for operator in linears:
         weight = model.tensors[operator.tensors["weight"]]
@@ -60,6 +64,8 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=MODELS)
+    parser.add_argument("--scheme", choices=("edge", "ivit"), default="edge")
+    parser.add_argument("--ivit-mode", choices=("safe", "faithful"), default="safe")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--reference", action="store_true")
@@ -67,7 +73,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     print("model, first run s, s per image, processor s per image, Linears in float32, peak GiB")
     for name in arguments.models:
-        model = integer_model(name)
+        model = integer_model(name, arguments.scheme, arguments.ivit_mode)
         generator = torch.Generator().manual_seed(1)
         images = torch.rand(arguments.batch, *model.image_shape, generator=generator)
         first, _ = timed(model, images)

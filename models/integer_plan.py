@@ -9,7 +9,7 @@ the split of a batch can change a result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -25,16 +25,13 @@ from .integer.softmax import SCORE_BITS, exponential_table, row_scale
 from .integer_operator import ACTIVATIONS, IntegerOperator
 from .integer_reference import attention_codes, evaluate_reference, layernorm_codes, role
 from .ivit_operators import KINDS as IVIT
-from .ivit_operators import finished
+from .ivit_plan import prepared_step
+from .plan_pieces import PIECE, Step, narrow, pieces
 
 __all__ = ["Plan"]
 
-_PIECE = 1 << 16
-"""Elements handled at a time after an accumulator: 512 KiB of float64."""
 _LIVE = 1 << 22
 """Elements of the widest tensor in one pass; a batch is split into passes of that size."""
-
-Step = Callable[[Sequence[Tensor]], Tensor]
 
 
 class Plan:
@@ -103,8 +100,10 @@ class Plan:
         kind = operator.kind
         if kind == "Linear":
             return self._linear(operator)
-        if kind == "Linear31":
-            return self._linear31(operator)
+        if kind in IVIT:
+            inputs = [self._by_name[name] for name in operator.inputs]
+            weight = self._weight(operator) if kind == "Linear31" else None
+            return prepared_step(operator, inputs, self._tensors, weight)
         if kind in ACTIVATIONS:
             return self._activation(operator)
         if kind in ("LayerNorm", "RmsNorm"):
@@ -118,7 +117,7 @@ class Plan:
         if kind == "Select":
             first, count = int(operator.attributes["token"]), operator.output[0]
             return lambda operands: operands[0][:, first : first + count]
-        if kind in ("Mean", "Requantize", "Gate") or kind in IVIT:
+        if kind in ("Mean", "Requantize", "Gate"):
             return self._small(operator)
         raise VitruviusError(f"integer operator {operator.name}: unknown kind {kind}")
 
@@ -127,18 +126,6 @@ class Plan:
         weight = role(operator, self._tensors, "weight").t()
         bound = product_bound(weight, 1 << (self._by_name[operator.inputs[0]].bits - 1))
         return weight.to(accumulator_type(bound)).contiguous()
-
-    def _linear31(self, operator: IntegerOperator) -> Step:
-        """The product as that of a Linear; a multiplier of 31 bits needs integers behind it."""
-        prepared = self._weight(operator)
-        # Codes of more than 24 bits, the logits', do not fit float32.
-        codes = torch.float32 if operator.bits <= 24 else torch.float64
-
-        def step(operands: Sequence[Tensor]) -> Tensor:
-            sums = (operands[0].to(prepared.dtype) @ prepared).to(torch.int64)
-            return finished(operator, sums, self._tensors).to(codes)
-
-        return step
 
     def _linear(self, operator: IntegerOperator) -> Step:
         prepared = self._weight(operator)
@@ -152,9 +139,9 @@ class Plan:
             rows = x.reshape(-1, x.shape[-1])
             accumulator = rows.to(prepared.dtype) @ prepared
             out = accumulator if prepared.dtype is torch.float32 else torch.empty(accumulator.shape)
-            for source, target in _pieces(accumulator, out):
+            for source, target in pieces(accumulator, out):
                 piece = source.to(torch.float64)
-                target.copy_(_narrow(piece.mul_(ratio).add_(bias), bits))
+                target.copy_(narrow(piece.mul_(ratio).add_(bias), bits))
             return out.reshape(*x.shape[:-1], -1)
 
         return step
@@ -169,7 +156,7 @@ class Plan:
 
         def step(operands: Sequence[Tensor]) -> Tensor:
             out = torch.empty_like(operands[0])
-            for source, target in _pieces(operands[0].flatten(), out.flatten()):
+            for source, target in pieces(operands[0].flatten(), out.flatten()):
                 torch.index_select(table, 0, (source + (1 << 15)).to(torch.int32), out=target)
             return out
 
@@ -185,15 +172,15 @@ class Plan:
             x = operands[0]
             width = x.shape[-1]
             out = torch.empty_like(x)
-            for source, target in _pieces(x.reshape(-1, width), out.view(-1, width)):
+            for source, target in pieces(x.reshape(-1, width), out.view(-1, width)):
                 piece = source.to(torch.float64)
                 total = piece.sum(-1, keepdim=True) * int(codes.centred)
                 squares = piece.square().sum(-1, keepdim=True)
                 variance = width * squares - total * total + codes.epsilon
                 r, half = inverse_sqrt(variance.to(torch.int64))
                 ratio = torch.ldexp(r.to(torch.float64), -(half + (23 - NORMAL_FRACTION)))
-                z = _narrow(piece.mul_(width).sub_(total).mul_(ratio), 16)
-                target.copy_(_narrow(z.mul_(gain).add_(offset), codes.bits))
+                z = narrow(piece.mul_(width).sub_(total).mul_(ratio), 16)
+                target.copy_(narrow(z.mul_(gain).add_(offset), codes.bits))
             return out
 
         return step
@@ -216,13 +203,13 @@ class Plan:
             mixed_type = accumulator_type(keys * 255 << (v_bits - 1))
             mixed = torch.empty(heads, tokens, width, dtype=mixed_type)
             total = torch.empty(heads, tokens)
-            step = max(1, _PIECE // (tokens * keys))
+            step = max(1, PIECE // (tokens * keys))
             for first in range(0, heads, step):
                 some = slice(first, first + step)
                 product = q[some].to(score_type) @ k[some].to(score_type).transpose(-1, -2)
-                scores = _narrow(product.to(torch.float64).mul_(ratio), SCORE_BITS)
+                scores = narrow(product.to(torch.float64).mul_(ratio), SCORE_BITS)
                 if bias is not None:
-                    scores = _narrow(scores.add_(bias[some]), SCORE_BITS)
+                    scores = narrow(scores.add_(bias[some]), SCORE_BITS)
                 scores.sub_(scores.amax(-1, keepdim=True)).neg_().clamp_(max=len(table) - 1)
                 weights = table.index_select(0, scores.to(torch.int32).flatten())
                 weights = weights.view(scores.shape)
@@ -230,7 +217,7 @@ class Plan:
                 mixed[some] = weights.to(mixed_type) @ v[some].to(mixed_type)
             multiplier, shift = row_scale(total.to(torch.int64), codes.apply)
             row = torch.ldexp(multiplier.to(torch.float64), -shift).unsqueeze(-1)
-            out.copy_(_narrow(mixed.to(torch.float64).mul_(row), codes.bits))
+            out.copy_(narrow(mixed.to(torch.float64).mul_(row), codes.bits))
 
         def run(operands: Sequence[Tensor]) -> Tensor:
             parts = [x.reshape(*x.shape[:-1], heads, width).transpose(1, 2) for x in operands]
@@ -250,7 +237,7 @@ class Plan:
             x = operands[0]
             out = constant.expand(len(x), *constant.shape).clone()
             out[:, first : first + x.shape[1]] += x
-            return _narrow(out, 16)
+            return narrow(out, 16)
 
         return step
 
@@ -266,7 +253,7 @@ class Plan:
                 rows = torch.nonzero(gates[:, index]).flatten()
                 share = output.reshape(-1, width)[rows].to(torch.float64)
                 share.mul_(gates[rows, index].unsqueeze(-1)).round_()
-                stream[rows] = _narrow(share.add_(stream[rows]), 16).to(torch.float32)
+                stream[rows] = narrow(share.add_(stream[rows]), 16).to(torch.float32)
             return stream.reshape(operands[0].shape)
 
         return step
@@ -286,16 +273,4 @@ class Plan:
 
 
 def _adder(bits: int) -> Step:
-    return lambda operands: _narrow(operands[0] + operands[1], bits)
-
-
-def _pieces(source: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs of views of both along the first axis, about `_PIECE` elements each."""
-    row = source[0].numel() if source.dim() > 1 and len(source) else 1
-    size = max(1, _PIECE // max(1, row))
-    return zip(torch.split(source, size), torch.split(target, size), strict=True)
-
-
-def _narrow(value: Tensor, bits: int) -> Tensor:
-    """Rounds to even and saturates to ``bits`` signed, in place."""
-    return value.round_().clamp_(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+    return lambda operands: narrow(operands[0] + operands[1], bits)

@@ -20,11 +20,11 @@ from .integer.matmul import matmul_reference
 from .integer.rounding import saturate
 from .integer_operator import IntegerOperator
 
-__all__ = ["KINDS", "ROOTS", "bounds", "dyadic_of", "finished"]
+__all__ = ["KINDS", "MODES", "ROOTS", "bounds", "dyadic_of"]
 
 _INT32 = (1 << 31) - 1
 ROOTS: tuple[Root, ...] = ("exact", "newton")
-_MODES: tuple[Mode, ...] = ("safe", "faithful")
+MODES: tuple[Mode, ...] = ("safe", "faithful")
 
 
 def dyadic_of(operator: IntegerOperator, role: str) -> Dyadic31:
@@ -33,23 +33,18 @@ def dyadic_of(operator: IntegerOperator, role: str) -> Dyadic31:
     return Dyadic31(factor.multiplier, factor.shift)
 
 
-def finished(operator: IntegerOperator, sums: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-    """The codes of a Linear31 from its products' int64 sums [..., features], without the bias."""
-    role = {name: tensors[key].to(torch.int64) for name, key in operator.tensors.items()}
-    return requantize31(sums + role["bias"], role["multiplier"], role["shift"], operator.bits)
-
-
 def _linear(
     operator: IntegerOperator, operands: Sequence[Tensor], tensors: Mapping[str, Tensor]
 ) -> Tensor:
-    weight = tensors[operator.tensors["weight"]].to(torch.int64)
-    return finished(operator, matmul_reference(operands[0], weight.t()), tensors)
+    role = {name: tensors[key].to(torch.int64) for name, key in operator.tensors.items()}
+    sums = matmul_reference(operands[0], role["weight"].t()) + role["bias"]
+    return requantize31(sums, role["multiplier"], role["shift"], operator.bits)
 
 
 def _gelu(
     operator: IntegerOperator, operands: Sequence[Tensor], tensors: Mapping[str, Tensor]
 ) -> Tensor:
-    mode = _MODES[int(operator.attributes["faithful"])]
+    mode = MODES[int(operator.attributes["faithful"])]
     inside = shift_gelu(operands[0], int(operator.attributes["a"]), mode)
     factor = dyadic_of(operator, "output")
     return requantize31(inside, factor.multiplier, factor.shift, operator.bits)

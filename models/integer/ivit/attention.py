@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from ..matmul import matmul_reference
 from .dyadic import Dyadic31, requantize31
 from .shiftmax import shiftmax
 
@@ -30,12 +30,11 @@ class ShiftAttention:
 
 def attention(q: Tensor, k: Tensor, v: Tensor, codes: ShiftAttention) -> Tensor:
     """int64 [B, N, D] from int64 8-bit queries, keys and values [B, N, D], heads side by side."""
-    parts = [x.reshape(*x.shape[:-1], codes.heads, -1).transpose(-3, -2) for x in (q, k, v)]
-    # Exact in float64: sums stay below 2**53 by far.
-    query, key, value = (part.to(torch.float64) for part in parts)
-    products = (query @ key.transpose(-1, -2)).to(torch.int64)
+    query, key, value = (
+        x.reshape(*x.shape[:-1], codes.heads, -1).transpose(-3, -2) for x in (q, k, v)
+    )
+    products = matmul_reference(query, key.transpose(-1, -2))
     scores = requantize31(products, codes.score.multiplier, codes.score.shift, 8)
-    weights = shiftmax(scores, codes.a, n=codes.n).to(torch.float64)
-    mixed = (weights @ value).to(torch.int64)
+    mixed = matmul_reference(shiftmax(scores, codes.a, n=codes.n), value)
     out = requantize31(mixed, codes.apply.multiplier, codes.apply.shift, codes.bits)
     return out.transpose(-3, -2).reshape(q.shape)

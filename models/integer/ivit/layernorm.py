@@ -11,7 +11,15 @@ from torch import Tensor
 
 from ..rounding import saturate
 
-__all__ = ["Affine", "Root", "affine", "integer_root", "layernorm", "mean_half_even"]
+__all__ = [
+    "Affine",
+    "Root",
+    "affine",
+    "half_even_quotient",
+    "integer_root",
+    "layernorm",
+    "mean_half_even",
+]
 
 Root = Literal["exact", "newton"]
 """``exact`` rounds the square root down; ``newton`` is the published code's: ten steps from 2**16,
@@ -59,7 +67,15 @@ def mean_half_even(codes: Tensor) -> Tensor:
     >>> mean_half_even(torch.tensor([[1, 2], [2, 3], [-1, -2]])).flatten().tolist()
     [2, 2, -2]
     """
-    total, width = codes.sum(-1, keepdim=True), codes.shape[-1]
+    return half_even_quotient(codes.sum(-1, keepdim=True), codes.shape[-1])
+
+
+def half_even_quotient(total: Tensor, width: int) -> Tensor:
+    """``total / width`` of int64 values, rounded to nearest, ties to even.
+
+    >>> half_even_quotient(torch.tensor([3, 5, -3]), 2).tolist()
+    [2, 2, -2]
+    """
     floor = torch.div(total, width, rounding_mode="floor")
     twice = 2 * (total - floor * width)
     up = (twice > width) | ((twice == width) & (floor % 2 == 1))
