@@ -43,6 +43,13 @@ class IvitMode(StrEnum):
     FAITHFUL = "faithful"
 
 
+class IvitOctaves(StrEnum):
+    """How many octaves the Shiftmax of scheme ivit reaches."""
+
+    PUBLISHED = "published"
+    FITTED = "fitted"
+
+
 def quantize(
     model: ModelName,
     out: Annotated[
@@ -71,6 +78,14 @@ def quantize(
             help="Only with --scheme ivit: as the published code computes, or without its faults.",
         ),
     ] = IvitMode.SAFE,
+    ivit_octaves: Annotated[
+        IvitOctaves,
+        typer.Option(
+            "--ivit-octaves",
+            help="Only with --scheme ivit: 15 for every Shiftmax, or as few as the scores of each "
+            "attention can reach, which keeps attention over many alike scores exact.",
+        ),
+    ] = IvitOctaves.PUBLISHED,
     calibration_method: Annotated[
         Method,
         typer.Option(
@@ -169,8 +184,12 @@ def quantize(
             raise VitruviusError(f"--out expects a name that ends in .safetensors, got {out}")
     if model.endswith(".safetensors"):
         raise VitruviusError(f"{model} is quantized already; give the model it came from")
-    if ivit_mode is not IvitMode.SAFE and scheme is not Scheme.IVIT:
-        raise VitruviusError(f"--ivit-mode {ivit_mode.value} goes with --scheme ivit only")
+    for option, chosen, default in (
+        ("--ivit-mode", ivit_mode, IvitMode.SAFE),
+        ("--ivit-octaves", ivit_octaves, IvitOctaves.PUBLISHED),
+    ):
+        if chosen is not default and scheme is not Scheme.IVIT:
+            raise VitruviusError(f"{option} {chosen.value} goes with --scheme ivit only")
     if top is not None and top < 1:
         raise VitruviusError(f"--top expects at least 1, got {top}")
     from ..models.agreement import agreement
@@ -193,6 +212,7 @@ def quantize(
     options = quantization_options(
         scheme=scheme.value,
         ivit_mode=ivit_mode.value,
+        ivit_octaves=ivit_octaves.value,
         weight_bits=weight_bits,
         activation_bits=activation_bits,
         calibration=calibration_method.value,
@@ -231,7 +251,9 @@ def quantize(
     console = output.console
     console.print(quality_table(source.model, top))
     console.print(bounds_table(source.model, top or 5))
-    named = options.scheme + (f", {options.ivit_mode}" if options.scheme == "ivit" else "")
+    named = options.scheme
+    if options.scheme == "ivit":
+        named += f", {options.ivit_mode}, {options.ivit_octaves} octaves"
     lines = [f"scheme {named}; {options.label}, residual stream {options.residual_bits} bits"]
     if source.model.tasks > 1:
         lines.append(

@@ -20,7 +20,7 @@ from .integer.ivit.dyadic import dyadic31
 from .integer.ivit.layernorm import affine
 from .integer.ivit.shift_exp import reciprocal_step
 from .integer.ivit.shift_gelu import LARGEST_STEP, SLOPE
-from .integer.ivit.shiftmax import OCTAVES, largest_step
+from .integer.ivit.shiftmax import OCTAVES, largest_step, octaves_reached
 from .integer.rounding import saturate
 from .integer_operator import IntegerOperator
 from .ivit_operators import ROOTS
@@ -225,9 +225,10 @@ class IvitLowering(Lowering):
             raise NoIntegerFormError("a mask or position bias has no form in scheme ivit")
         scores = max(self.activation_scale(region.scores), 1 / largest_step(region.keys))
         a = reciprocal_step(scores, nearest=not self._faithful)
+        a = min(a, largest_step(region.keys))
         return {
-            "a": min(a, largest_step(region.keys)),
-            "octaves": OCTAVES,
+            "a": a,
+            "octaves": octaves_reached(a) if self.options.ivit_octaves == "fitted" else OCTAVES,
             **_factor("score", scales[0] * scales[1] * region.scale / scores),
             **_factor("apply", scales[2] / (1 << 15) / out_scale),
         }

@@ -19,7 +19,8 @@ class QuantizationOptions(BaseModel):
     scheme: the integer operators, `edge` for the accelerator here or `ivit` for those of I-ViT
     (arXiv 2207.01405). ivit_mode: of the latter, ``faithful`` to the published code or ``safe``
     from its faults (ShiftGELU's gain and collapse, a square root that has not converged, steps of
-    exponentials that are always rounded up).
+    exponentials that are always rounded up). ivit_octaves: how far its Shiftmax reaches,
+    ``published`` for 15 octaves or ``fitted`` for what each attention's scores can reach.
     weight_bits: codes of the weights of every Linear and of the patch embedding.
     activation_bits: codes between operators (LayerNorm, GELU, queries, keys, values, attention);
     the image stays at 8 bits. residual_bits: the stream, always 16.
@@ -35,6 +36,7 @@ class QuantizationOptions(BaseModel):
 
     scheme: Literal["edge", "ivit"] = "edge"
     ivit_mode: Literal["safe", "faithful"] = "safe"
+    ivit_octaves: Literal["published", "fitted"] = "published"
     weight_bits: Literal[8, 6, 4] = 8
     activation_bits: Literal[8, 6, 4] = 8
     residual_bits: Literal[16] = 16

@@ -477,10 +477,13 @@ def test_a_mixture_that_a_machine_cannot_run(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_mode_of_another_scheme(refused: Refused) -> None:
+@pytest.mark.parametrize(
+    ("option", "chosen"), [("--ivit-mode", "faithful"), ("--ivit-octaves", "fitted")]
+)
+def test_a_mode_of_another_scheme(refused: Refused, option: str, chosen: str) -> None:
     """Catches an option that is taken and does nothing."""
-    text = refused("quantize", "vit_digits", "--ivit-mode", "faithful")
-    assert text == "--ivit-mode faithful goes with --scheme ivit only"
+    text = refused("quantize", "vit_digits", option, chosen)
+    assert text == f"{option} {chosen} goes with --scheme ivit only"
 
 
 def test_a_task_that_the_model_lacks(refused: Refused) -> None:

@@ -98,6 +98,42 @@ def test_modes_are_what_they_say(models) -> None:
         assert of(mode, "ShiftAttention", "octaves") == {15}
 
 
+def uniform(name: str, **fields: object) -> tuple[Graph, Tensor]:
+    """A model with random weights, whose scores are nearly alike, and images for it."""
+    config = VisionTransformerConfig(
+        image_size=56, patch_size=4, channels=1, classes=10, dim=64, depth=2, heads=2, **fields
+    )
+    torch.manual_seed(0)
+    module = VisionTransformer(config).eval()
+    images = torch.rand(8, 1, 56, 56, generator=torch.Generator().manual_seed(1))
+    return trace(module, (images[:1],), name=name), images
+
+
+def test_fitted_octaves_keep_attention_over_scores_that_are_alike() -> None:
+    """197 scores within a small range: 15 octaves leave their sum's reciprocal two or three bits.
+    A trained model's scores reach 15, and nothing changes.
+    """
+    graph, images = uniform("uniform")
+    found = {}
+    for octaves in ("published", "fitted"):
+        options = QuantizationOptions(scheme="ivit", ivit_octaves=octaves)
+        model = quantize(graph, images, options=options)
+        quality = {row.name: row.sqnr_db for row in model.quality}
+        found[octaves] = quality["blocks.0.attn.apply"]
+        kinds = {item.kind for item in model.operators}
+        assert "ShiftAttention" in kinds
+        reference = model.run(images[:2], reference=True)
+        assert torch.equal(model.run(images[:2]), reference)
+    assert found["published"] < 22
+    assert found["fitted"] > 30
+
+
+def test_fitted_octaves_leave_a_trained_model_as_it_is(workload, graph, models) -> None:
+    options = QuantizationOptions(scheme="ivit", ivit_octaves="fitted")
+    fitted = quantize(graph, workload.dataset.calibration_images, options=options)
+    assert fitted.operators == models["safe"].operators
+
+
 def test_it_is_saved_with_all_that_it_needs(models, workload, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     models["safe"].save(path)

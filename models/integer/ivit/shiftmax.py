@@ -7,11 +7,13 @@ from torch import Tensor
 
 from .shift_exp import shift_exp
 
-__all__ = ["OCTAVES", "largest_step", "shiftmax"]
+__all__ = ["OCTAVES", "largest_step", "octaves_reached", "shiftmax"]
 
 OCTAVES = 15
 """How many octaves below the row's maximum a score may lie until its weight stays what it is."""
 _TOP = (1 << 31) - 1
+_FARTHEST = 255 + 128 - 16
+"""``d + d/2 - d/16`` of the largest difference of two 8-bit scores."""
 
 
 def largest_step(keys: int, n: int = OCTAVES) -> int:
@@ -21,6 +23,19 @@ def largest_step(keys: int, n: int = OCTAVES) -> int:
     332
     """
     return _TOP // (keys << n)
+
+
+def octaves_reached(a: int) -> int:
+    """How many octaves differences of 8-bit scores with step 1/``a`` can reach, `OCTAVES` at most.
+
+    Fewer change no exponential but its unit, and leave the reciprocal of the row's sum more bits:
+    with 15 octaves the sum of n equal scores is ``n * a * 2**15``, so over 197 keys with a step of
+    1/128 the reciprocal is 2, in the place of 2.6.
+
+    >>> octaves_reached(20), octaves_reached(93)
+    (15, 4)
+    """
+    return min(OCTAVES, -(-_FARTHEST // a))
 
 
 def shiftmax(scores: Tensor, a: int, *, bits: int = 16, n: int = OCTAVES) -> Tensor:

@@ -25,7 +25,7 @@ from vitruvius.models.integer.ivit.shift_gelu import (
     shift_gelu,
     shift_sigmoid,
 )
-from vitruvius.models.integer.ivit.shiftmax import largest_step, shiftmax
+from vitruvius.models.integer.ivit.shiftmax import largest_step, octaves_reached, shiftmax
 
 TOP = (1 << 31) - 1
 CODES = torch.arange(-128, 128)
@@ -186,6 +186,21 @@ def test_sums_do_not_saturate_up_to_the_largest_step() -> None:
     a = largest_step(197)
     assert int(shift_exp(equal, a, 15).sum()) <= TOP < int(shift_exp(equal, a + 1, 15).sum())
     assert set(shiftmax(equal, a).tolist()) == {32768 // 197}
+
+
+def test_fewer_octaves_change_no_weight_but_the_sum_s_reciprocal() -> None:
+    """Exponentials of all differences keep their ratios to within one unit, whatever the step, and
+    equal scores get equal shares, of which 15 octaves lose up to half.
+    """
+    differences = torch.arange(-255, 1)
+    for a in range(8, 333):
+        octaves = octaves_reached(a)
+        few = shift_exp(differences, a, octaves).double() / (1 << octaves)
+        many = shift_exp(differences, a, 15).double() / (1 << 15)
+        assert float((few - many).abs().max()) < 2.0**-octaves, a
+    equal = torch.zeros(197, dtype=torch.int64)
+    assert int(shiftmax(equal, 128, n=octaves_reached(128))[0]) == 32768 // 197
+    assert int(shiftmax(equal, 128)[0]) == 128  # the published 15: of 166
 
 
 def test_rows_are_probabilities() -> None:
