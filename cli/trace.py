@@ -41,10 +41,12 @@ def models(json: JsonFile = None) -> None:
     does a TOML file that says the sizes of a Vision Transformer (docs/zoo.md).
     """
     output = Output(json)
-    from ..models.zoo import ZOO
+    from ..models.zoo import ZOO, ZooModel
+    from ..models.zoo.network_file import NETWORKS, ZooNetwork
     from ..reports.table import zoo_table
 
-    entries = [ZOO[name] for name in sorted(ZOO)]
+    known: dict[str, ZooModel | ZooNetwork] = {**ZOO, **NETWORKS}
+    entries = [known[name] for name in sorted(known)]
     output.console.print(zoo_table(entries))
     output.write_json(
         [
@@ -58,8 +60,8 @@ def models(json: JsonFile = None) -> None:
                 "depth": entry.config.depth,
                 "heads": entry.config.heads,
                 "parameters": entry.config.parameters,
-                "weights": entry.weights is not None,
-                "dataset": entry.dataset is not None,
+                "weights": isinstance(entry, ZooModel) and entry.weights is not None,
+                "dataset": isinstance(entry, ZooModel) and entry.dataset is not None,
             }
             for entry in entries
         ]
@@ -102,7 +104,7 @@ def trace(
     )
     from .workload import load_workload, trace_workload
 
-    graph = trace_workload(load_workload(model, weights), unmapped.value)
+    graph = trace_workload(load_workload(model, weights, shapes=True), unmapped.value)
     summary = summarise(graph, depth=depth)
     console = output.console
     parts = [overview_lines(summary, graph), kinds_table(summary), modules_table(summary)]

@@ -55,21 +55,28 @@ class Quantized:
     warning: str = ""
 
 
-def load_workload(model: str, weights: Path | None) -> Workload:
-    """The module that MODEL names, with the file of ``--weights`` loaded into it."""
+def load_workload(model: str, weights: Path | None, *, shapes: bool = False) -> Workload:
+    """The module that MODEL names, with the file of ``--weights`` loaded into it.
+
+    With ``shapes`` values are not needed: a large zoo model without weights has none.
+    """
     from ..models.resolve import resolve_model
     from ..models.zoo.pretrained import load_pretrained
 
-    workload = resolve_model(model)
+    workload = resolve_model(model, shapes=shapes and weights is None)
     if weights is not None:
         load_pretrained(workload.module, weights)
     return workload
 
 
 def trace_workload(workload: Workload, unmapped: Literal["error", "host"] = "error") -> Graph:
-    """The graph of a workload."""
-    from ..models.trace import trace
+    """The graph of a workload; of one without values, that of its shapes."""
+    from ..models.trace import trace, trace_shapes
 
+    if workload.example_inputs[0].is_meta:
+        return trace_shapes(
+            workload.module, workload.example_inputs, name=workload.name, unmapped=unmapped
+        )
     return trace(workload.module, workload.example_inputs, name=workload.name, unmapped=unmapped)
 
 

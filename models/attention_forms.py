@@ -306,6 +306,8 @@ def _filled(edit: Edit, op: Operator, scores: str) -> Tensor | None:
     value = edit.number(op.inputs[2] if op.inputs[1] == scores else op.inputs[1])
     if mask is None or value is None or value > _SURELY_ZERO or mask.dtype != torch.bool:
         return None
+    if mask.is_meta:
+        return None
     if op.inputs[1] == scores:
         mask = ~mask
     if bool(mask.expand(op.output.shape).all(-1).any()):

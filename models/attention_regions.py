@@ -34,7 +34,12 @@ def find_regions(graph: Graph) -> Graph:
         if readers[0].inputs[0] != softmax.name or source.output.shape != softmax.output.shape:
             continue
         shape = source.output.shape
-        heads = _heads(graph, source)
+        heads, kv_heads = _heads(graph, source), 0
+        q, k = (graph.operator(name).output.shape for name in source.inputs)
+        if len(q) == len(k) == 5 and q[2] > k[2] == 1:
+            heads, kv_heads = q[1] * q[2], q[1]
+        elif len(q) == len(k) == 4 and q[1] > k[1] == 1:
+            kv_heads = 1
         regions.append(
             AttentionRegion(
                 scores=source.name,
@@ -47,6 +52,7 @@ def find_regions(graph: Graph) -> Graph:
                 keys=shape[-1],
                 bias=bias,
                 windows=prod(shape[:-2]) // heads,
+                kv_heads=kv_heads,
             )
         )
     return rebuilt(graph, graph.operators(), regions=regions) if regions else graph

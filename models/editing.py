@@ -67,14 +67,15 @@ class Edit:
         return self._tensors[op.tensors["value"]] if op.kind == "Constant" else None
 
     def number(self, name: str) -> float | None:
-        """The value of a Constant that is one number."""
+        """The value of a Constant that is one number, where it is known."""
         op = self._operators[name]
         if op.kind != "Constant" or prod(op.output.shape) != 1:
             return None
         held = op.attributes.get("number")
         if isinstance(held, (int, float)):
             return float(held)
-        return float(self._tensors[op.tensors["value"]])
+        value = self._tensors[op.tensors["value"]]
+        return None if value.is_meta else float(value)
 
     def tensor(self, op: Operator, role: str) -> Tensor | None:
         """The tensor that ``op`` holds in ``role``, or None."""

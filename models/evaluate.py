@@ -96,6 +96,18 @@ def _linear(x: Sequence[Tensor], t: Mapping[str, Tensor], a: Attributes) -> Tens
     return functional.linear(x[0], t["weight"], t.get("bias"))
 
 
+def _embedding(x: Sequence[Tensor], t: Mapping[str, Tensor], a: Attributes) -> Tensor:
+    """Rows of a table [V, D] by whole numbers [...]: [..., D]."""
+    return functional.embedding(x[0], t["weight"])
+
+
+def _append(x: Sequence[Tensor], t: Mapping[str, Tensor], a: Attributes) -> Tensor:
+    """What was kept, an input of the graph, and what is new behind it along ``dim``: a
+    concatenation that leaves the first operand where it lies.
+    """
+    return torch.cat([x[0], x[1]], whole(a, "dim"))
+
+
 def _matmul(x: Sequence[Tensor], t: Mapping[str, Tensor], a: Attributes) -> Tensor:
     """[..., M, K] by [..., K, N], or by [..., N, K] when ``transpose_b``, times ``scale``."""
     product = torch.matmul(x[0], x[1].transpose(-1, -2) if a["transpose_b"] else x[1])
@@ -190,6 +202,8 @@ KINDS: dict[str, Kind] = {
         attributes=named("stride", "padding", "output_padding", "dilation", "groups"),
     ),
     "Linear": Kind(1, _linear, roles=named("weight"), optional=named("bias")),
+    "Embedding": Kind(1, _embedding, roles=named("weight")),
+    "Append": Kind(2, _append, attributes=named("dim")),
     "MatMul": Kind(2, _matmul, attributes=named("transpose_b", "scale")),
     "Gelu": Kind(1, _gelu, attributes=named("approximate")),
     "Concat": Kind(None, _concat, attributes=named("dim")),

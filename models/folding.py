@@ -137,7 +137,7 @@ def _takes_input(edit: Edit, reader: Operator, op: Operator) -> bool:
     if reader.kind != "Conv2d" or reader.attributes["groups"] != 1:
         return False
     shift = edit.tensor(op, "bias")
-    flat = shift is not None and not bool(shift.any())
+    flat = shift is not None and not shift.is_meta and not bool(shift.any())
     return axis == 1 and (flat or not any(wholes(reader.attributes, "padding")))
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from math import prod
 
+from torch import Tensor
+
 from .editing import Edit
 from .evaluate import Attribute
 from .graph import Graph, MixtureRegion, Operator
@@ -75,7 +77,7 @@ def _gate(graph: Graph, op: Operator) -> tuple[str, int] | None:
     if op.kind != "Scatter" or op.attributes["dim"] != -1:
         return None
     base, index, source = (graph.operator(name) for name in op.inputs)
-    if base.kind != "Constant" or bool(graph.tensors[base.tensors["value"]].any()):
+    if base.kind != "Constant" or not _zeros(graph.tensors[base.tensors["value"]]):
         return None
     if (index.kind, source.kind) != ("TopK", "TopK") or index.inputs != source.inputs:
         return None
@@ -202,3 +204,8 @@ def _whole(value: Attribute) -> int:
     if not isinstance(value, int):
         raise TypeError(f"expected a whole number, got {value!r}")
     return value
+
+
+def _zeros(held: Tensor) -> bool:
+    """Whether all values are 0, as far as they are known."""
+    return not held.is_meta and not bool(held.any())

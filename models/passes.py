@@ -10,9 +10,11 @@ from dataclasses import replace
 from .attention_forms import straighten_attention
 from .attention_products import absorb_transposes, fold_scales
 from .attention_regions import find_regions
+from .caches import raise_caches
 from .editing import Edit, rebuilt
 from .folding import fold_batch_norms, fold_channel_factors
 from .graph import Graph
+from .grouped_queries import group_queries
 from .kind import wholes
 from .mixture import find_mixtures, raise_gates
 from .written_out import merge_twins, recognise_activations, recognise_norms, recognise_softmax
@@ -32,6 +34,7 @@ def raise_graph(graph: Graph) -> Graph:
         recognise_norms,
         recognise_softmax,
         fold_batch_norms,
+        raise_caches,
         raise_attention,
         fold_channel_factors,
         raise_gates,
@@ -44,7 +47,13 @@ def raise_attention(graph: Graph) -> Graph:
     """Transposes, scales and views into the products, one mask, dead operators out, regions
     found.
     """
-    for apply in (absorb_transposes, fold_scales, straighten_attention, merge_views):
+    for apply in (
+        absorb_transposes,
+        fold_scales,
+        group_queries,
+        straighten_attention,
+        merge_views,
+    ):
         graph = apply(graph)
     return find_regions(remove_dead(graph))
 
@@ -60,7 +69,7 @@ def drop_identities(graph: Graph) -> Graph:
         op = edit.operator(op.name)
         for operand, other in (op.inputs, op.inputs[::-1]):
             held = edit.constant(other)
-            if held is None or edit.operator(operand).output != op.output:
+            if held is None or held.is_meta or edit.operator(operand).output != op.output:
                 continue
             if (other, unit) not in neutral:
                 neutral[other, unit] = bool((held == unit).all())

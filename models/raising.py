@@ -47,6 +47,7 @@ class Raiser:
         self._held: dict[str, Tensor] = {}
         self._constants: dict[str, Ref] = {}
         self._shared: dict[str, int] = {}
+        self._counted: set[str] = set()
         self._inputs: list[Ref] = []
         self._path = ""
         self._owner = ""
@@ -116,9 +117,15 @@ class Raiser:
             attributes=attributes,
             tensors={role: weight.key for role, weight in weights.items()},
             macs=multiply_accumulates(kind, [spec.shape for spec in specs], weight, output.shape),
-            params=sum(tensors[role].numel() for role, held in weights.items() if held.parameter),
+            params=self._params(weights),
         )
         return Ref(name)
+
+    def _params(self, weights: Mapping[str, Weight]) -> int:
+        """Trained numbers of an operator; those that another one has too count there."""
+        own = {held.key for held in weights.values() if held.parameter} - self._counted
+        self._counted |= own
+        return sum(self._held[key].numel() for key in own)
 
     def hold(self, key: str, tensor: Tensor, *, parameter: bool) -> Weight:
         """Keeps a tensor made at trace time under ``key``."""
@@ -392,7 +399,11 @@ def _shared_axis(value: Tensor, folded: Tensor) -> int | None:
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(one, other)
+    alike = one.dtype == other.dtype and one.shape == other.shape
+    if one.is_meta or other.is_meta:
+        places = [(item.untyped_storage()._cdata, item.storage_offset()) for item in (one, other)]
+        return alike and places[0] == places[1] and one.stride() == other.stride()
+    return alike and torch.equal(one, other)
 
 
 def _ancestors(nodes: Iterator[Node]) -> set[Node]:

@@ -20,7 +20,8 @@ class AttentionRegion:
     ``tokens`` queries attend to ``keys`` keys in ``heads`` heads of ``head_dim``; ``scale``
     multiplies the scores. ``bias`` names the Add of a mask or position bias between scores and
     softmax, or is empty. An image is cut into ``windows`` parts that attend to themselves only:
-    the leading axes of the scores hold ``windows * heads`` attentions for one image.
+    the leading axes of the scores hold ``windows * heads`` attentions for one image. The heads
+    share ``kv_heads`` keys and values in equal groups; 0 means that each has its own.
     """
 
     scores: str
@@ -33,6 +34,7 @@ class AttentionRegion:
     keys: int
     bias: str = ""
     windows: int = 1
+    kv_heads: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,9 @@ def attention_violations(graph: Graph) -> Iterator[str]:
                 f"region {region.scores}: {region.windows} windows of {region.heads} heads, "
                 f"operator {scores.output.shape}"
             )
+        kept = prod(graph.operator(scores.inputs[1]).output.shape[:-2])
+        if region.kv_heads and kept != region.windows * region.kv_heads:
+            yield f"region {region.scores}: {region.kv_heads} keys for a window, operator {kept}"
         if graph.operator(scores.inputs[0]).output.shape[-1] != region.head_dim:
             yield f"region {region.scores}: heads of {region.head_dim}, its queries are not"
 

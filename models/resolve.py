@@ -22,13 +22,15 @@ from .hugging_face import CONFIG, load_folder
 from .user_line import first_line, user_line
 from .zoo import ZOO, ZooModel
 from .zoo.model_file import load_model_file
+from .zoo.network_file import NETWORKS, ZooNetwork, load_network_file, network_kind
 from .zoo.pretrained import load_pretrained
 
-__all__ = ["Workload", "resolve_model", "zoo_names"]
+__all__ = ["Workload", "entry_workload", "resolve_model", "zoo_entry", "zoo_names"]
 
 _PROGRAM_SUFFIXES = (".pt2", ".pt", ".pth")
 _SIZE_NAMES = ("image_size", "img_size", "input_size")
 _CHANNEL_NAMES = ("num_channels", "channels", "in_channels", "in_chans")
+_LARGE = 100_000_000
 _RETURN_EXAMPLE = "return them too: return module, torch.zeros(1, 3, 224, 224)"
 
 
@@ -47,24 +49,24 @@ class Workload:
 
 def zoo_names() -> tuple[str, ...]:
     """The names of the zoo's models, sorted."""
-    return tuple(sorted(ZOO))
+    return tuple(sorted({**ZOO, **NETWORKS}))
 
 
-def resolve_model(spec: str) -> Workload:
+def resolve_model(spec: str, *, shapes: bool = False) -> Workload:
     """The workload that ``spec`` names: a zoo name, a model's TOML file, a saved program
     (``.pt2``), a Hugging Face folder, ``file.py:factory`` or ``package.module:factory``.
 
     A factory takes no arguments and returns a module, or a module and its example inputs (one
     tensor or a sequence of them). Without inputs they are taken from the module's image size and
-    channels where it states them. A zoo model comes with its shipped weights.
+    channels where it states them. A zoo model comes with its shipped weights. With ``shapes`` a zoo
+    model of more than 100 M parameters without shipped weights lies on the meta device: it has
+    shapes and no values, and takes no memory (see ``trace_shapes``).
 
     Raises ``VitruviusError`` in one sentence: unknown names with the nearest ones, a factory that
     is missing, raises or returns something else, with its file and line.
     """
-    if spec in ZOO:
-        return _from_entry(ZOO[spec])
-    if spec.endswith(".toml"):
-        return _from_entry(load_model_file(Path(spec)))
+    if (entry := zoo_entry(spec)) is not None:
+        return entry_workload(entry, shapes=shapes)
     if spec.endswith(_PROGRAM_SUFFIXES):
         program, inputs = load_program(Path(spec))
         return Workload(Path(spec).stem, program.eval(), inputs, None)
@@ -78,7 +80,7 @@ def resolve_model(spec: str) -> Workload:
             raise VitruviusError(f"expected file.py:factory, got '{spec}' without a factory")
         held = f" (the folder of that name holds no {CONFIG})" if spec and folder.is_dir() else ""
         raise VitruviusError(
-            f"unknown model '{spec}'{held}, {nearest(spec, ZOO)}; "
+            f"unknown model '{spec}'{held}, {nearest(spec, zoo_names())}; "
             "or give a model's TOML file, a .pt2 file, a folder with config.json, file.py:factory "
             "or package.module:factory"
         )
@@ -88,7 +90,27 @@ def resolve_model(spec: str) -> Workload:
     return _from_factory(spec, factory, place, _attribute(source, factory, place))
 
 
-def _from_entry(entry: ZooModel) -> Workload:
+def zoo_entry(spec: str) -> ZooModel | ZooNetwork | None:
+    """The zoo's entry called ``spec``, or the one that a TOML file describes; None for anything
+    else.
+    """
+    if spec in ZOO:
+        return ZOO[spec]
+    if spec in NETWORKS:
+        return NETWORKS[spec]
+    if spec.endswith(".toml"):
+        path = Path(spec)
+        return load_network_file(path) if network_kind(path) else load_model_file(path)
+    return None
+
+
+def entry_workload(entry: ZooModel | ZooNetwork, *, shapes: bool = False) -> Workload:
+    """The workload of a zoo entry; ``shapes`` as for ``resolve_model``."""
+    if shapes and entry.config.parameters > _LARGE and getattr(entry, "weights", None) is None:
+        with torch.device("meta"):
+            return Workload(entry.name, entry.build().eval(), entry.example_inputs(), None)
+    if isinstance(entry, ZooNetwork):
+        return Workload(entry.name, entry.build().eval(), entry.example_inputs(), None)
     module = entry.build()
     if entry.weights is not None:
         load_pretrained(module, entry.weights)

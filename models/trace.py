@@ -27,7 +27,7 @@ from .raising import RANDOM, Raiser
 from .rewrite import SEVERAL_AXES, symbolic
 from .user_line import first_line, user_line
 
-__all__ = ["TraceError", "UnmappedError", "trace", "trace_program"]
+__all__ = ["TraceError", "UnmappedError", "trace", "trace_program", "trace_shapes"]
 
 _RULES_LOADED = _rules.__all__
 _TOLERANCE = 1e-4
@@ -150,6 +150,34 @@ def trace_program(
     return graph
 
 
+def trace_shapes(
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    *,
+    name: str,
+    unmapped: Literal["error", "host"] = "error",
+) -> Graph:
+    """The graph of a module on the meta device, for models whose weights would not fit: shapes and
+    counts as ``trace`` finds them, tensors without values, one image at a time.
+
+    The graph is checked against its invariants; it cannot be compared with the module or executed.
+    What only values tell (a factor of one, a mask that keeps everything) is not recognised, unless
+    the exporter knows it. Raises like ``trace``.
+    """
+    if not inputs or not all(item.is_meta for item in inputs):
+        raise TraceError(f"{name}: expected example inputs on the meta device, got {inputs!r}")
+    if real := [key for key, held in module.named_parameters() if not held.is_meta]:
+        raise TraceError(f"{name}: expected parameters on the meta device, {real[0]} has values")
+    module.eval()
+    with torch.device("meta"):
+        program = _exported(module, tuple(inputs), name, dynamic=False)
+        graph = _raised(program, name)
+    if graph.unmapped and unmapped == "error":
+        raise UnmappedError(name, graph.unmapped)
+    check(graph)
+    return graph
+
+
 def _refuse_element_types(module: nn.Module, inputs: Sequence[Tensor], name: str) -> None:
     """Half precision and meta tensors have no values that could be compared."""
     named = [*module.named_parameters(), *module.named_buffers()]
@@ -221,7 +249,7 @@ def _exported(
     """The ATen graph before decomposition, without in-place operators."""
     shapes = tuple({0: Dim.AUTO} for _ in inputs) if dynamic else None
     try:
-        with _quiet():
+        with _quiet(), torch.no_grad():
             program = export(module, inputs, dynamic_shapes=_by_parameter(module, shapes))
             if any(_mutates(node.target) for node in program.graph.nodes):
                 program = program.run_decompositions({})

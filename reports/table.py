@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..hwgen.core.program import Program
     from ..models.graph import Unmapped
     from ..models.zoo import ZooModel
+    from ..models.zoo.network_file import ZooNetwork
     from ..sim.cosim import CosimReport, Mismatch
     from ..sim.estimate import Estimate
     from .demo import DemoReport
@@ -61,10 +62,10 @@ def titled(title: str, table: Table, *below: str) -> Group:
     return Group(Text(title, style="bold"), table, *(Text(line) for line in below))
 
 
-def zoo_table(entries: Sequence[ZooModel]) -> Group:
+def zoo_table(entries: Sequence[ZooModel | ZooNetwork]) -> Group:
     """The models of the zoo: sizes, parameters, and whether trained weights are shipped."""
     sizes = ["dim", "depth", "heads", "params"]
-    table = plain(["name", "family", "image", *sizes, "weights"], numbers=sizes)
+    table = plain(["name", "family", "input", *sizes, "weights"], numbers=sizes)
     for entry in entries:
         config = entry.config
         table.add_row(
@@ -75,12 +76,12 @@ def zoo_table(entries: Sequence[ZooModel]) -> Group:
             str(config.depth),
             str(config.heads),
             quantity(config.parameters, ""),
-            "shipped" if entry.weights is not None else "random",
+            "shipped" if getattr(entry, "weights", None) is not None else "random",
         )
     return titled(
         "Models of the zoo",
         table,
-        "Image is channels x height x width. Random weights are the same every time; "
+        "Input is channels x height x width, or tokens. Random weights are the same every time; "
         "give trained ones with --weights.",
     )
 

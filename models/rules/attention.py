@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from ..kind import Attribute
 from ..raising import Raiser
 from ..rewrite import Call, NoRuleError, Ref, Value, Weight, rule
-from .linear import product
+from .linear import product, reshaped
 
 __all__ = ["scaled_dot_product_attention"]
 
@@ -18,9 +19,9 @@ def scaled_dot_product_attention(call: Call, raiser: Raiser) -> Value:
     """
     if call.number("dropout_p") != 0.0:
         raise NoRuleError("attention with dropout has no rule; put the module in eval mode")
-    if call.flag("enable_gqa"):
-        raise NoRuleError("grouped queries have no rule")
     q, k, v = (call.operand(name) for name in ("query", "key", "value"))
+    if call.flag("enable_gqa"):
+        k, v = (_for_every_head(raiser, part, raiser.shape(q)[-3]) for part in (k, v))
     head_dim = raiser.shape(q)[-1]
     scale = call.number("scale") if call.given("scale") else head_dim**-0.5
     scores = product(raiser, q, k, transpose_b=True, scale=scale, label="scores")
@@ -29,6 +30,20 @@ def scaled_dot_product_attention(call: Call, raiser: Raiser) -> Value:
         scores = raiser.add("Add", [scores, mask], label="mask")
     share = raiser.add("Softmax", [scores], attributes={"dim": -1}, label="softmax")
     return product(raiser, share, v, transpose_b=False, label="apply")
+
+
+def _for_every_head(raiser: Raiser, part: Ref, heads: int) -> Ref:
+    """Keys or values [B, G, M, d] once for each of the ``heads`` that share one of the G."""
+    _, groups, *rest = raiser.shape(part)
+    if groups == heads:
+        return part
+    apart = reshaped(raiser, part, (-1, groups, 1, *rest))
+    attributes: dict[str, Attribute] = {
+        "op": "expand",
+        "shape": (-1, -1, heads // groups, -1, -1),
+    }
+    wide = raiser.add("View", [apart], attributes=attributes, label="expand")
+    return reshaped(raiser, wide, (-1, heads, *rest))
 
 
 def _mask(call: Call, raiser: Raiser, shape: tuple[int, ...]) -> Ref | None:

@@ -7,7 +7,16 @@ from ..raising import Raiser
 from ..rewrite import Call, NoRuleError, Ref, Value, Weight, rule
 from .pointwise import scaled
 
-__all__ = ["addmm", "baddbmm", "linear", "linear_with", "matmul", "product", "reshaped"]
+__all__ = [
+    "addmm",
+    "baddbmm",
+    "embedding",
+    "linear",
+    "linear_with",
+    "matmul",
+    "product",
+    "reshaped",
+]
 
 
 @rule("aten.linear.default")
@@ -69,6 +78,15 @@ def addmm(call: Call, raiser: Raiser) -> Value:
 def baddbmm(call: Call, raiser: Raiser) -> Value:
     """Beta * bias + alpha * (a [B, M, K] times b [B, K, N]): attention scores with a mask."""
     return _sum_of_product(call, raiser, "batch1", "batch2")
+
+
+@rule("aten.embedding.default")
+def embedding(call: Call, raiser: Raiser) -> Value:
+    """Rows of a trained table by whole numbers that are computed or given."""
+    table = call.weight("weight")
+    if table is None:
+        raise NoRuleError("an embedding without a table has no rule")
+    return raiser.add("Embedding", [call.operand("indices")], weights={"weight": table})
 
 
 def product(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ..datasets import Dataset
 
-__all__ = ["ModelFile", "ZooModel", "build", "load_model_file"]
+__all__ = ["ModelFile", "ZooModel", "build", "load_model_file", "problems"]
 
 _SEED = 0
 
@@ -114,7 +114,7 @@ def load_model_file(path: Path) -> ZooModel:
     try:
         file = ModelFile.model_validate(fields)
     except ValidationError as error:
-        raise VitruviusError(f"model file {path}: {_problems(error)}") from error
+        raise VitruviusError(f"model file {path}: {problems(error)}") from error
     return ZooModel(
         name=path.stem,
         family=file.family,
@@ -141,11 +141,11 @@ def build(path: Path) -> tuple[nn.Module, tuple[Tensor, ...]]:
     return module.eval(), entry.example_inputs()
 
 
-def _problems(error: ValidationError) -> str:
-    """Every faulty field by its dotted path, with what was wrong with it."""
+def problems(error: ValidationError, table: str = "") -> str:
+    """Every faulty field by its dotted path, inside ``table``, with what was wrong with it."""
     texts = []
     for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"])
+        place = ".".join(str(part) for part in (*([table] if table else []), *problem["loc"]))
         text = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             text = "is not a field of a model"

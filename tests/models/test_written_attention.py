@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vitruvius.models.graph import AttentionRegion, Graph, check, execute
-from vitruvius.models.trace import UnmappedError, trace
+from vitruvius.models.trace import trace
 
 SEED = 23
 B, N, H, D = 1, 6, 2, 4
@@ -526,14 +526,16 @@ def test_queries_that_are_parameters() -> None:
     assert region.scale in (pytest.approx(1.0), pytest.approx(D**-0.5))
 
 
-def test_grouped_queries_say_that_they_have_no_rule() -> None:
+def test_grouped_queries_of_the_fused_operator_are_one_region() -> None:
+    """Copies of the key for every head would be read H times."""
+
     def grouped(m: Parts, x: Tensor) -> Tensor:
         q, k, v = m.heads(x)
         attend = functional.scaled_dot_product_attention
         return merged(attend(q, k[:, :1], v[:, :1], enable_gqa=True))
 
-    with pytest.raises(UnmappedError, match="grouped queries have no rule"):
-        traced(grouped, N, (1,))
+    (region,) = traced(grouped, N, (1,)).regions
+    assert (region.heads, region.kv_heads, region.windows, region.keys) == (H, 1, 1, N)
 
 
 def test_a_region_names_its_parts() -> None:

@@ -1,0 +1,142 @@
+"""Networks other than Vision Transformers: their TOML files, which say their ``kind``.
+
+Nothing here imports torch before a network is built.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ...errors import VitruviusError, nearest
+from .encoder_config import ConvEncoderConfig
+from .language_config import LanguageConfig, ScanConfig
+from .model_file import problems
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = [
+    "NETWORKS",
+    "NetworkConfig",
+    "ZooNetwork",
+    "load_network_file",
+    "network_kind",
+    "with_image_size",
+]
+
+NetworkConfig: TypeAlias = "ConvEncoderConfig | LanguageConfig | ScanConfig"
+_KINDS: dict[str, type[ConvEncoderConfig] | type[LanguageConfig] | type[ScanConfig]] = {
+    "conv_encoder": ConvEncoderConfig,
+    "language": LanguageConfig,
+    "scan": ScanConfig,
+}
+_SEED = 0
+
+
+class _NetworkFile(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    family: str
+    summary: str = ""
+    source: str = ""
+    model: ConvEncoderConfig | LanguageConfig | ScanConfig
+
+
+@dataclass(frozen=True)
+class ZooNetwork:
+    """One network that a TOML file describes; its weights are random, the same every time."""
+
+    name: str
+    kind: str
+    family: str
+    summary: str
+    source: str
+    config: NetworkConfig
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of what the network reads, with its batch axis."""
+        return self.config.input_shape
+
+    def build(self) -> nn.Module:
+        """The module with random weights; torch's own generator stays as it is."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_SEED)
+            return _module(self.config)
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Zeros of the right shape and element type."""
+        import torch
+
+        whole = isinstance(self.config, LanguageConfig)
+        return (torch.zeros(self.input_shape, dtype=torch.int64 if whole else torch.float32),)
+
+
+def _module(config: NetworkConfig) -> nn.Module:
+    if isinstance(config, ConvEncoderConfig):
+        from .conv_encoder import ConvEncoder
+
+        return ConvEncoder(config)
+    if isinstance(config, LanguageConfig):
+        from .language import HybridLanguageModel
+
+        return HybridLanguageModel(config)
+    from .scan import ScanModel
+
+    return ScanModel(config)
+
+
+def network_kind(path: Path) -> str:
+    """What the TOML file at ``path`` calls its kind; empty when it says none or is no TOML."""
+    try:
+        kind = tomllib.loads(path.read_text(encoding="utf-8")).get("kind", "")
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return ""
+    return str(kind)
+
+
+def load_network_file(path: Path) -> ZooNetwork:
+    """The network that the TOML file at ``path`` describes; it is called like the file.
+
+    Raises ``VitruviusError`` naming every field that is wrong, missing or unknown.
+    """
+    fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    kind = str(fields.get("kind", ""))
+    if kind not in _KINDS:
+        raise VitruviusError(f"model file {path}: kind '{kind}': {nearest(kind, _KINDS)}")
+    model = fields.get("model", {})
+    try:
+        fields["model"] = _KINDS[kind].model_validate(model)
+        file = _NetworkFile.model_validate({"family": kind, **fields})
+    except ValidationError as error:
+        inside = error.title != "_NetworkFile"
+        raise VitruviusError(
+            f"model file {path}: {problems(error, 'model' if inside else '')}"
+        ) from error
+    return ZooNetwork(path.stem, kind, file.family, file.summary, file.source, file.model)
+
+
+def with_image_size(network: ZooNetwork, size: int) -> ZooNetwork:
+    """The network for square images of ``size``; raises ``VitruviusError`` when it takes none."""
+    if not isinstance(network.config, ConvEncoderConfig):
+        raise VitruviusError(f"{network.name} takes no images, so no image size")
+    fields = network.config.model_dump() | {"image_size": size}
+    try:
+        config = ConvEncoderConfig.model_validate(fields)
+    except ValidationError as error:
+        raise VitruviusError(f"{network.name}: {problems(error, '')}") from error
+    return replace(network, name=f"{network.name}_{size}", config=config)
+
+
+NETWORKS: dict[str, ZooNetwork] = {
+    path.stem: load_network_file(path)
+    for path in sorted((Path(__file__).parent / "networks").glob("*.toml"))
+}
