@@ -251,7 +251,7 @@ def quantize(
     console = output.console
     console.print(quality_table(source.model, top))
     console.print(bounds_table(source.model, top or 5))
-    named = options.scheme
+    named: str = options.scheme
     if options.scheme == "ivit":
         named += f", {options.ivit_mode}, {options.ivit_octaves} octaves"
     lines = [f"scheme {named}; {options.label}, residual stream {options.residual_bits} bits"]

@@ -22,7 +22,10 @@ from .integer_operator import IntegerOperator
 
 __all__ = ["KINDS", "MODES", "ROOTS", "bounds", "dyadic_of"]
 
+_INT16 = (1 << 15) - 1
 _INT32 = (1 << 31) - 1
+_INT64 = (1 << 63) - 1
+_BRANCHES = ("left", "right")
 ROOTS: tuple[Root, ...] = ("exact", "newton")
 MODES: tuple[Mode, ...] = ("safe", "faithful")
 
@@ -113,13 +116,28 @@ def bounds(
     if operator.kind == "Linear31":
         weight = tensors[operator.tensors["weight"]].to(torch.int64).abs().sum(1) * reach[0]
         total = weight + tensors[operator.tensors["bias"]].to(torch.int64).abs()
-        return [("an accumulator", int(total.max()), _INT32)]
+        multiplier = tensors[operator.tensors["multiplier"]].to(torch.int64).abs()
+        scaled = max(map(int.__mul__, total.tolist(), multiplier.tolist()))
+        return [
+            ("an accumulator", int(total.max()), _INT32),
+            ("a scaled accumulator", scaled, _INT64),
+        ]
     if operator.kind == "ShiftGelu":
         a = int(operator.attributes["a"])
-        return [("a sum of two exponentials", 2 * a << 23, _INT32)]
+        return [
+            ("a sum of two exponentials", 2 * a << 23, _INT32),
+            ("a code times a sigmoid", reach[0] << 7, _INT16),
+        ]
     if operator.kind == "ILayerNorm":
         width = operator.output[1]
-        return [("a sum of squares", width * (2 * reach[0]) ** 2, (1 << 48) - 1)]
+        bias = int(tensors[operator.tensors["bias"]].to(torch.int64).abs().max())
+        return [
+            ("a sum", width * reach[0], _INT32),
+            ("a sum of squares", width * (2 * reach[0]) ** 2, (1 << 48) - 1),
+            # No code is farther from the mean than the root of all squares, so its quotient is
+            # half of 2**31 at most; what leaves 32 bits with the bias saturates.
+            ("a quotient with its bias", (1 << 30) + bias, (1 << 32) - 1),
+        ]
     if operator.kind == "ShiftAttention":
         keys, width = inputs[1].output[0], operator.output[1] // int(operator.attributes["heads"])
         a, octaves = int(operator.attributes["a"]), int(operator.attributes["octaves"])
@@ -129,4 +147,15 @@ def bounds(
             # The weights of a row add up to 2**15 at most.
             ("an accumulator of weighted values", reach[2] << 15, _INT32),
         ]
-    return []
+    if operator.kind == "Embed31":
+        constant = int(tensors[operator.tensors["constant"]].to(torch.int64).abs().max())
+        patches = _branch(operator, "patches", reach[0])
+        return [("a sum", constant + patches, (1 << 32) - 1)]
+    left, right = (_branch(operator, role, top) for role, top in zip(_BRANCHES, reach, strict=True))
+    return [("a sum of both branches", left + right, (1 << 32) - 1)]
+
+
+def _branch(operator: IntegerOperator, role: str, reach: int) -> int:
+    """How far a branch of ``reach`` goes once it is requantized to 32 bits."""
+    factor = dyadic_of(operator, role)
+    return min(1 << 31, (reach * abs(factor.multiplier) >> factor.shift) + 1)
