@@ -46,8 +46,8 @@ def test_types_scales_and_shapes_are_the_published_ones() -> None:
     assert [tensor.number for tensor in tensors] == list(range(len(PUBLISHED)))
     scales = {tensor.number: tensor.scale for tensor in tensors if tensor.scale != "per tensor"}
     assert scales == SCALES
-    assert tensors[12].producer == "11 and 0, each requantized, then added"
-    assert tensors[21].producer == "20 and 12, each requantized, then added"
+    assert tensors[12].producer == "0 and 11, each requantized, then added"
+    assert tensors[21].producer == "12 and 20, each requantized, then added"
 
 
 def test_what_a_sum_needs_is_less_than_its_register() -> None:
