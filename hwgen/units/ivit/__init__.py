@@ -1,3 +1,3 @@
-"""Arithmetic units of the `ivit` scheme; each has a golden of the same name in
+"""Arithmetic units of the `ivit` scheme, and parts of them; each unit names its golden in
 `models/integer/ivit`.
 """

@@ -7,19 +7,14 @@ bits: 256 entries hold both, and neither an exponential nor a divider is left in
 from __future__ import annotations
 
 import torch
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, memory, wiring
-from amaranth.lib.wiring import In, Out
 
 from ....models.integer.ivit.dyadic import Dyadic31, requantize31
 from ....models.integer.ivit.shift_gelu import shift_gelu
+from .code_tables import ENTRIES, CodeTables
 
 __all__ = ["ENTRIES", "ShiftGeluTables", "cycles", "table_entries", "table_words"]
 
 _CODE_BITS = 8
-ENTRIES = 1 << _CODE_BITS
-"""Of a layer's table, one for each code."""
-_WORDS = (1, 2, 4, 8, 16)
 
 
 def table_entries(a: int, output: Dyadic31) -> list[int]:
@@ -56,20 +51,19 @@ def cycles(values: int) -> int:
     return ShiftGeluTables.LATENCY + values - 1
 
 
-class ShiftGeluTables(wiring.Component):
-    """``tables`` maps from int8 to int8, read by all lanes in every cycle, a fixed pipeline.
+class ShiftGeluTables(CodeTables):
+    """The tables of ``tables`` layers, read by all lanes in every cycle: `CodeTables` of 8 bits.
 
     No flow control: the results of the codes and the ``table`` in cycle t stand at the output in
-    cycle t + ``LATENCY``: a read, and a register behind the choice in the word read. Before the
-    first read of a table all its words have to be written, in any order: word
-    ``(table * 256 + (code & 0xFF)) // word`` holds the entries of ``word`` codes, the first in its
-    low bits (`table_entries` and `table_words` give them). A write takes the address of every
-    other lane's port: results of codes in the cycle of a write mean nothing in these lanes.
+    cycle t + ``LATENCY``. Before the first read of a table all its words have to be written, in any
+    order: word ``(table * 256 + (code & 0xFF)) // word`` holds the entries of ``word`` codes, the
+    first in its low bits (`table_entries` and `table_words` give them). A write takes the address
+    of every other lane's port: results of codes in the cycle of a write mean nothing in these
+    lanes.
 
-    A copy serves two lanes. It has the form of a true dual-port block: one port reads, the other
-    reads or writes. 4096 entries (16 tables) in words of 1, 2 or 4 fill one 36 Kbit block for two
-    lanes, 2048 in words of 1 or 2 one of 18 Kbit; larger words cost more blocks, as a port of a
-    block has 32 bits of data.
+    Two lanes share a block: 4096 entries (16 tables) in words of 1, 2 or 4 fill one of 36 Kbit,
+    2048 in words of 1 or 2 one of 18 Kbit. Larger words cost more blocks, as a port of a block has
+    32 bits of data.
 
     Golden: `models.integer.ivit.shift_gelu.shift_gelu`, in its mode ``safe``, then
     `models.integer.ivit.dyadic.requantize31` to 8 bits.
@@ -97,56 +91,5 @@ class ShiftGeluTables(wiring.Component):
         A parameter is out of range.
     """
 
-    LATENCY = 2
-
     def __init__(self, *, lanes: int, tables: int, word: int = 4) -> None:
-        for name, extent in (("lanes", lanes), ("tables", tables)):
-            if extent < 1:
-                raise ValueError(f"{name}: expected at least 1, got {extent!r}")
-        if word not in _WORDS:
-            raise ValueError(f"word: expected 1, 2, 4, 8 or 16, got {word!r}")
-        self.lanes, self.tables, self.word = lanes, tables, word
-        self.depth = tables * ENTRIES // word
-        chunk = data.ArrayLayout(signed(_CODE_BITS), lanes)
-        super().__init__(
-            {
-                "codes": In(chunk),
-                "table": In(range(tables)),
-                "out": Out(chunk),
-                "write_enable": In(1),
-                "write_address": In(range(self.depth)),
-                "write_data": In(_CODE_BITS * word),
-            }
-        )
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        place_bits = self.word.bit_length() - 1
-        for first in range(0, self.lanes, 2):
-            m.submodules[f"entries_{first}"] = entries = memory.Memory(
-                shape=unsigned(_CODE_BITS * self.word), depth=self.depth, init=[]
-            )
-            writer = entries.write_port()
-            m.d.comb += writer.data.eq(self.write_data)
-            for lane in range(first, min(first + 2, self.lanes)):
-                code = self.codes[lane].as_unsigned()
-                address = Cat(code[place_bits:], self.table)
-                reader = entries.read_port()
-                if lane == first:
-                    shared = Signal(range(self.depth), name=f"address_{lane}")
-                    m.d.comb += [
-                        shared.eq(Mux(self.write_enable, self.write_address, address)),
-                        writer.addr.eq(shared),
-                        writer.en.eq(self.write_enable),
-                        reader.addr.eq(shared),
-                    ]
-                else:
-                    m.d.comb += reader.addr.eq(address)
-                if place_bits:
-                    held = Signal(place_bits, name=f"place_{lane}")
-                    m.d.sync += held.eq(code[:place_bits])
-                    chosen = reader.data.word_select(held, _CODE_BITS)
-                else:
-                    chosen = reader.data
-                m.d.sync += self.out[lane].eq(chosen)
-        return m
+        super().__init__(lanes=lanes, tables=tables, word=word, bits=_CODE_BITS, paired=True)

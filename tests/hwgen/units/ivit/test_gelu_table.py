@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from vitruvius.hwgen.units.ivit.code_tables import ENTRIES
 from vitruvius.hwgen.units.ivit.gelu_table import (
-    ENTRIES,
     ShiftGeluTables,
     cycles,
     table_entries,

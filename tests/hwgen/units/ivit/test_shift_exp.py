@@ -72,7 +72,39 @@ def test_the_published_values(play):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("octaves", "step_bits"), [(23, 7), (15, 9)])
+def test_codes_above_zero_equal_the_golden_saturated(play, octaves, step_bits):
+    """Fails for a lowering by too few octaves, a wrap beyond 2**31, or a limit in the wrong place.
+
+    Every distance from -128 on with each step, in octaves above and below 0.
+    """
+    distances = list(range(-128, 256))
+    steps = [step for step in (*STEPS, 8, 15, 64) if step < 1 << step_bits]
+    wait = latency(octaves, above=True)
+    unit = ShiftExp(octaves=octaves, step_bits=step_bits, above=True)
+    result = play(
+        unit,
+        {
+            "distance": [*distances, *[255] * wait] * len(steps),
+            "step": [step for step in steps for _ in range(len(distances) + wait)],
+        },
+        {"result": 31},
+        extra=0,
+    )["result"]
+    for index, step in enumerate(steps):
+        begin = index * (len(distances) + wait) + wait
+        golden = shift_exp(-torch.tensor(distances), step, octaves).clamp(max=(1 << 31) - 1)
+        assert result[begin : begin + len(distances)] == golden.tolist(), f"step {step}"
+
+
 @pytest.mark.parametrize("octaves", [0, 23])
 def test_bad_octaves_are_named(octaves):
     with pytest.raises(ValueError, match=f"octaves: expected 1 to 22, got {octaves}"):
         ShiftExp(octaves=octaves)
+
+
+def test_a_bad_width_of_the_step_is_named():
+    with pytest.raises(ValueError, match="step_bits: expected 1 to 30, got 31"):
+        ShiftExp(step_bits=31)
+    with pytest.raises(ValueError, match="octaves: expected 1 to 24, got 25"):
+        ShiftExp(octaves=25, step_bits=7)
