@@ -47,6 +47,17 @@ COMPOSITES: Mapping[str, tuple[Mapping[str, int], str]] = MappingProxyType(
             "magnitude, two entries of two bytes, their difference, interpolate, "
             "subtract from relu",
         ),
+        "shiftmax_weight": (
+            {"multiply_int32": 1, "add_int32": 9},
+            "compare with the maximum, subtract from it, 2 additions for the octaves, 4 trials "
+            "for the quotient, add to the sum; times the row's reciprocal",
+        ),
+        "i_layernorm_element": (
+            {"multiply_int32": 3, "add_int32": 6},
+            "square, two sums; minus the mean, times the reciprocal root, bias; "
+            "multiply and round to the output",
+        ),
+        "code_table": ({"sram_read_byte": 4}, "a word of four entries"),
     }
 )
 """Actions as counts of primitives, with the reason for the counts."""

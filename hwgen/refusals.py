@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..errors import VitruviusError
+from ..models.integer.ivit.shiftmax import OCTAVES
 from ..models.integer_model import IntegerModel, IntegerOperator
+from ..models.ivit_operators import KINDS
+from .core.scheme import Scheme
+from .units.ivit.shift_exp import STEP_BITS
 from .units.router import MOST_CHOSEN
 
-__all__ = ["refuse_unknown"]
+__all__ = ["refuse_unknown", "scheme_of"]
 
 _CODE_BITS = 8
 _STREAM_BITS = 16
@@ -22,9 +26,21 @@ _WIDTHS = {
     "Add": _STREAM_BITS,
     "Gate": _STREAM_BITS,
     "Mixture": _STREAM_BITS,
+    "ILayerNorm": _CODE_BITS,
+    "ShiftGelu": _CODE_BITS,
+    "ShiftAttention": _CODE_BITS,
+    "Embed31": _STREAM_BITS,
+    "Add31": _STREAM_BITS,
 }
-_STREAM = ("Embed", "Add", "Mixture")
-"""Width of the results of every kind but Linear, whose width depends on its reader."""
+"""Width of the results of every kind but a linear layer's, which depends on its reader."""
+_STREAM = ("Embed", "Add", "Mixture", "Embed31", "Add31")
+_LINEAR = ("Linear", "Linear31")
+_READERS = ("Gelu", "ShiftGelu", "Embed", "Embed31", "Add", "Add31", "Gate", "Mixture")
+
+
+def scheme_of(model: IntegerModel) -> Scheme:
+    """The scheme of the operators of ``model``."""
+    return "ivit" if any(operator.kind in KINDS for operator in model.operators) else "edge"
 
 
 def refuse_unknown(model: IntegerModel) -> None:
@@ -51,7 +67,7 @@ def refuse_unknown(model: IntegerModel) -> None:
 
 def _reasons(operator: IntegerOperator, model: IntegerModel) -> Iterator[str]:
     kind = operator.kind
-    if kind == "Linear":
+    if kind in _LINEAR:
         yield from _linear(operator, model)
         return
     if kind not in _WIDTHS:
@@ -61,16 +77,35 @@ def _reasons(operator: IntegerOperator, model: IntegerModel) -> Iterator[str]:
         yield f"{kind} with codes of {operator.bits} bits, expected {_WIDTHS[kind]}"
     if kind == "Attention" and "bias" in operator.tensors:
         yield "Attention with a mask or position bias"
-    if kind == "Add":
+    if kind in ("Add", "Add31"):
         stream, branch = (model.operator(name).kind for name in operator.inputs)
-        if stream not in _STREAM or branch != "Linear":
-            yield f"Add of {stream} and {branch}, expected the residual stream and a Linear"
+        if stream not in _STREAM or branch not in _LINEAR:
+            yield f"{kind} of {stream} and {branch}, expected the residual stream and a Linear"
+    yield from _ivit(operator)
     if kind == "Mixture":
         yield from _mixture(operator, model)
     if kind == "Gate" and not 1 <= int(operator.attributes.get("k", 1)) <= MOST_CHOSEN:
         yield f"Gate of the {operator.attributes['k']} best, expected 1 to {MOST_CHOSEN}"
-    if operator is model.operators[-1] and kind not in ("Add", "Mixture"):
+    if operator is model.operators[-1] and kind not in ("Add", "Mixture", "Add31"):
         yield f"{kind} as the last operator, expected a Linear or the residual stream"
+
+
+def _ivit(operator: IntegerOperator) -> Iterator[str]:
+    """Of the operators of scheme ivit what only the golden knows."""
+    if operator.kind == "ILayerNorm" and operator.attributes.get("newton"):
+        yield "ILayerNorm with the root of ten Newton steps, expected the exact one (mode safe)"
+    if operator.kind == "ShiftGelu" and operator.attributes.get("faithful"):
+        yield (
+            "ShiftGelu relative to the row's maximum, which is not known before the row is "
+            "complete, expected mode safe"
+        )
+    if operator.kind == "ShiftAttention":
+        octaves = int(operator.attributes.get("octaves", OCTAVES))
+        if octaves != OCTAVES:
+            yield f"ShiftAttention of {octaves} octaves, expected {OCTAVES}"
+        step, most = int(operator.attributes.get("a", 1)), (1 << STEP_BITS) - 1
+        if step > most:
+            yield f"ShiftAttention with a = {step}, expected at most {most}"
 
 
 def _mixture(operator: IntegerOperator, model: IntegerModel) -> Iterator[str]:
@@ -95,8 +130,8 @@ def _linear(operator: IntegerOperator, model: IntegerModel) -> Iterator[str]:
     if len(readers) > 1:
         yield "a Linear that is read more than once"
     for kind in sorted({reader.kind for reader in readers}):
-        if kind == "Attention":
+        if kind in ("Attention", "ShiftAttention"):
             if operator.bits != _CODE_BITS:
                 yield f"Linear with codes of {operator.bits} bits, expected {_CODE_BITS}"
-        elif kind not in ("Gelu", "Embed", "Add", "Gate", "Mixture"):
+        elif kind not in _READERS:
             yield f"a Linear that {kind} reads"

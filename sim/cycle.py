@@ -10,6 +10,7 @@ are those of the accelerator's registers and must equal them, on a memory with t
 from __future__ import annotations
 
 from collections import Counter as Tally
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -22,18 +23,14 @@ from ..hwgen.axi.store import StoreTimeline
 from ..hwgen.core.accelerator import PEAKS
 from ..hwgen.core.core import EVENTS
 from ..hwgen.core.counters import COUNTER_BITS, Counter
-from ..hwgen.core.drain_path import COMPLETE, REQUANTIZED
 from ..hwgen.core.image import ParameterImage
 from ..hwgen.core.instruction import Destination, Norm, Product, Source, decode, encode
-from ..hwgen.core.norm_engine import LATE as NORM_LATE
 from ..hwgen.core.product_engine import CONTEXTS
 from ..hwgen.core.program import Program
 from ..hwgen.core.runner import FETCH
 from ..hwgen.core.schedule import QUEUE_READ
 from ..hwgen.units.compute_array import LATENCY as ARRAY_LATENCY
-from ..hwgen.units.layernorm import NormScale
 from ..hwgen.units.router import cycles as router_cycles
-from ..hwgen.units.softmax import Softmax
 from .contracts import Contracts, Cycles
 from .routing import Routing, check_routing, even_routing, fetch_gates
 
@@ -212,8 +209,14 @@ class _Simulation:
         self.program, self.images, self.memory = program, images, memory
         self.booted = booted
         self.machine, self.contracts = machine, contracts or Contracts()
-        self.products = [decode(Product, encode(step.instruction)) for step in program.steps]
-        self.norms = [decode(Norm, encode(step.instruction)) for step in program.norms]
+        scheme = machine.scheme
+        self.arithmetic = machine.arithmetic
+        self.products = [
+            decode(Product, encode(step.instruction, scheme), scheme) for step in program.steps
+        ]
+        self.norms = [
+            decode(Norm, encode(step.instruction, scheme), scheme) for step in program.norms
+        ]
         self.totals = program.totals
         self.layout = ParameterImage(program, images=images)
         self.timeline = FetchTimeline(
@@ -251,7 +254,12 @@ class _Simulation:
                 layout.boot_descriptors,
             )
         self.norm_free = begun + FETCH
-        store = StoreTimeline(self.memory, port_bits=machine.port_bits, cols=machine.cols)
+        store = StoreTimeline(
+            self.memory,
+            port_bits=machine.port_bits,
+            cols=machine.cols,
+            code_bits=self.arithmetic.result_bits,
+        )
         times: list[ProductTimes] = []
         images: list[ImageTimes] = []
         completes: list[int] = []
@@ -382,16 +390,17 @@ class _Simulation:
         late = delay[np.searchsorted(load_step, finish_step, side="right") - 1]
         issued = (finish_step + 1) * plan.step_cycles + go + late
         drained = issued + 1 + ARRAY_LATENCY + slot
-        self.counts[Counter.DRAINED].add(drained + COMPLETE + 1)
+        complete = self.arithmetic.complete + 1
+        self.counts[Counter.DRAINED].add(drained + complete)
         self.expected += item.tokens
         if item.destination in (Destination.SCORE, Destination.GATE):
-            scales = self._weigh(drained + REQUANTIZED, item.tiles)
+            scales = self._weigh(drained + self.arithmetic.requantized, item.tiles)
             if item.destination is Destination.GATE:
                 routed = router_cycles(scales.tolist(), tiles=item.tiles, top=item.top)
                 self.routed += [cycle + 1 for cycle in routed]
         end = go + 1 + plan.issue_cycles + int(delay[-1])
         began = int(delay[np.searchsorted(load_step, 0, side="right") - 1]) + int(start[0])
-        return began, end, int(drained[-1]) + COMPLETE + 1, int(delay[-1])
+        return began, end, int(drained[-1]) + complete, int(delay[-1])
 
     def _weigh(self, arrivals: Cycles, tiles: int) -> Cycles:
         """Rows whose last scores arrive at the softmax in these cycles; returns when their scales
@@ -399,11 +408,12 @@ class _Simulation:
         """
         busy = self.contracts.softmax_cycles(tiles)
         index = np.arange(len(arrivals)) * busy
-        earliest = arrivals + Softmax.START
+        earliest = arrivals + self.arithmetic.softmax_start
         earliest[0] = max(int(earliest[0]), self.weigher_free)
         first = np.maximum.accumulate(earliest - index) + index
         self.weigher_free = int(first[-1]) + busy
-        scales = first + busy - 1 + Softmax.SCALE
+        passes, tail = self.arithmetic.softmax_passes, self.arithmetic.softmax_tail
+        scales = first + passes * (busy - 1) + tail
         self.counts[Counter.WEIGHED].add(scales + 1)
         self.events["SOFTMAX_CHUNKS"] += tiles * len(arrivals)
         return scales
@@ -427,14 +437,16 @@ class _Simulation:
         at = self._when(
             Counter.DRAINED, item.row_threshold, image, item.tokens, item.row_step
         ).tolist()
-        scale = NormScale.cycles()
-        offered, taken = start, _PAST
+        scale, late = self.arithmetic.norm_scale, self.arithmetic.norm_late
+        offered, taken_before = start, _PAST
+        taken = deque([_PAST] * self.arithmetic.norm_scales)
         complete = np.empty(item.tokens, dtype=np.int64)
         for row, available in enumerate(at):
             fetch = max(offered + 1, available)
-            offered = max(fetch + 1, taken + 1)
-            taken = max(offered + scale, taken + item.tiles)
-            complete[row] = taken + item.tiles + NORM_LATE
+            offered = max(fetch + 1, taken.popleft() + 1)
+            taken_before = max(offered + scale, taken_before + item.tiles)
+            taken.append(taken_before)
+            complete[row] = taken_before + item.tiles + late
         self.counts[Counter.NORMALISED].add(complete + 1)
         self.events["NORM_CHUNKS"] += item.tiles * item.tokens
         self.norm_spans.append((start, int(complete[-1])))

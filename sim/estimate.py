@@ -12,10 +12,9 @@ from ..fpga_targets.energy import EnergyTable, load_energy
 from ..hwgen.axi.memory_model import DEFAULT_MEMORY, MemoryModel
 from ..hwgen.core.core import Target
 from ..hwgen.core.counters import Counter as Waited
-from ..hwgen.core.drain_path import COLUMN_BITS
 from ..hwgen.core.image import ParameterImage
 from ..hwgen.core.instruction import Destination, Source
-from ..hwgen.core.norm_engine import COLUMN_BITS as NORM_COLUMN_BITS
+from ..hwgen.core.machine import Machine
 from ..hwgen.core.program import NormStep, Program, Step
 from ..hwgen.core.schedule import schedule
 from .cycle import CycleReport, simulate
@@ -293,7 +292,8 @@ def _work(program: Program, report: CycleReport) -> dict[str, _Work]:
     image.bottleneck = "start; what waits for it is the first product"
     work[_STORE] = _Work(cycles=report.cycles - last.end, bottleneck="drain, and memory's answer")
     sent = ParameterImage(program).traffic["results"]
-    work[_STORE].actions.update({"sram_read_byte": 2 * program.results, "dram_byte": sent})
+    result_bytes = program.machine.arithmetic.result_bits // 8 * program.results
+    work[_STORE].actions.update({"sram_read_byte": result_bytes, "dram_byte": sent})
     for operator in program.model.operators:
         if operator.kind == "Select":
             work[operator.name] = _Work(bottleneck="none: addressing only")
@@ -334,9 +334,11 @@ def _transfers(report: CycleReport, work: dict[str, _Work]) -> None:
 
 def _norm(program: Program, norm: NormStep, item: _Work) -> None:
     i, cols = norm.instruction, program.machine.cols
+    column_bits = program.machine.arithmetic.norm_column.size
     chunks = i.tokens * i.tiles
-    item.actions["layernorm_element"] += chunks * cols
-    item.actions["sram_read_byte"] += chunks * (2 * cols + cols * NORM_COLUMN_BITS // 8)
+    ivit = program.machine.scheme == "ivit"
+    item.actions["i_layernorm_element" if ivit else "layernorm_element"] += chunks * cols
+    item.actions["sram_read_byte"] += chunks * (2 * cols + cols * column_bits // 8)
     item.actions["sram_write_byte"] += chunks * cols
     item.bottleneck = "none: beside the products"
 
@@ -366,12 +368,16 @@ def _product(
     item.actions["sram_read_byte"] += plan.steps * i.words * cols * depth
     item.actions["requantize"] += outputs
     if i.b_source is Source.WEIGHT:
-        item.actions["sram_read_byte"] += plan.steps * _column_bytes(cols)
+        item.actions["sram_read_byte"] += plan.steps * _column_bytes(machine)
     follower = _follower(program, step)
+    ivit, arithmetic = machine.scheme == "ivit", machine.arithmetic
     if i.destination is Destination.GELU:
         other = work.setdefault(follower, _Work(bottleneck="none: in the drain path"))
-        other.actions["gelu"] += outputs
-        other.actions["requantize"] += outputs
+        if ivit:
+            other.actions["code_table"] += outputs
+        else:
+            other.actions["gelu"] += outputs
+            other.actions["requantize"] += outputs
         other.actions["sram_write_byte"] += outputs
     elif i.destination in (Destination.RESIDUAL, Destination.EMBED):
         other = work.setdefault(follower, _Work(bottleneck="none: in the drain path"))
@@ -380,6 +386,8 @@ def _product(
         other.actions["add_int32"] += 2 * outputs
         other.actions["sram_read_byte"] += 2 * outputs
         other.actions["sram_write_byte"] += 2 * outputs
+        if ivit:
+            other.actions["requantize"] += 2 * outputs  # both addends
         if i.scatter:
             other.actions["requantize"] += outputs  # the share of each token
     elif i.destination is Destination.GATE:
@@ -388,11 +396,13 @@ def _product(
         other.actions["sram_write_byte"] += 5 * outputs
         other.actions["sram_read_byte"] += (2 + 2 * i.top) * outputs
     elif i.destination is Destination.SCORE:
-        item.actions["softmax_weight"] += outputs
-        item.actions["sram_write_byte"] += 3 * outputs
-        item.actions["sram_read_byte"] += 2 * outputs
+        item.actions["shiftmax_weight" if ivit else "softmax_weight"] += outputs
+        # The score and, in scheme ivit, its exponential of 24 bits are kept until the row is known.
+        kept = arithmetic.score_bits // 8 + 3 * ivit
+        item.actions["sram_write_byte"] += (kept + arithmetic.weight_bytes) * outputs
+        item.actions["sram_read_byte"] += kept * outputs
     elif i.destination is Destination.RESULT:
-        item.actions["sram_write_byte"] += 2 * outputs
+        item.actions["sram_write_byte"] += arithmetic.result_bits // 8 * outputs
     else:
         item.actions["sram_write_byte"] += outputs
 
@@ -405,5 +415,6 @@ def _follower(program: Program, step: Step) -> str:
     return step.operator
 
 
-def _column_bytes(cols: int) -> int:
-    return -(-cols * COLUMN_BITS // 8)
+def _column_bytes(machine: Machine) -> int:
+    bits: int = machine.cols * machine.arithmetic.column.size
+    return -(-bits // 8)

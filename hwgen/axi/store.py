@@ -19,9 +19,15 @@ CODE_BITS = 16
 COUNT_BITS = 24
 
 
-def _group(port_bits: int, cols: int) -> int:
+def _group(port_bits: int, cols: int, code_bits: int) -> int:
     """Codes that move in a cycle: both a row of the result memory and a beat hold whole groups."""
-    return gcd(cols, beat_bytes(port_bits) * 8 // CODE_BITS)
+    return gcd(cols, port_bits // code_bits)
+
+
+def _checked(code_bits: int) -> int:
+    if code_bits not in (16, 32):
+        raise ValueError(f"code_bits: expected 16 or 32, got {code_bits!r}")
+    return code_bits
 
 
 class ResultStore(wiring.Component):
@@ -44,6 +50,7 @@ class ResultStore(wiring.Component):
     cols : codes per row of the result memory.
     rows : rows of the result memory.
     outstanding : bursts whose answer is awaited, 1 to 16.
+    code_bits : 16 or 32.
 
     Members
     -------
@@ -66,14 +73,23 @@ class ResultStore(wiring.Component):
         A parameter is out of range.
     """
 
-    def __init__(self, *, port_bits: int, cols: int, rows: int, outstanding: int = 4) -> None:
+    def __init__(
+        self,
+        *,
+        port_bits: int,
+        cols: int,
+        rows: int,
+        outstanding: int = 4,
+        code_bits: int = CODE_BITS,
+    ) -> None:
         if cols < 1:
             raise ValueError(f"cols: expected at least 1, got {cols!r}")
         if rows < 2:
             raise ValueError(f"rows: expected at least 2, got {rows!r}")
         self.limit = check_outstanding(outstanding)
+        self.code_bits = _checked(code_bits)
         self.port_bits, self.cols, self.rows = port_bits, cols, rows
-        self.group = _group(port_bits, cols)
+        self.group = _group(port_bits, cols, code_bits)
         self.low_bits = beat_bytes(port_bits).bit_length() - 1
         super().__init__(
             {
@@ -87,7 +103,7 @@ class ResultStore(wiring.Component):
                 "memory": Out(WriteSignature(port_bits)),
                 "row_address": Out(range(rows)),
                 "row_enable": Out(1),
-                "row_data": In(cols * CODE_BITS),
+                "row_data": In(cols * code_bits),
                 "taken": Out(1),
                 "done": Out(1),
                 "busy": Out(1),
@@ -109,8 +125,9 @@ class ResultStore(wiring.Component):
         address_bits = 64 - self.low_bits
         border = border_beats(self.port_bits)
         within = border.bit_length() - 1
-        codes = self.port_bits // CODE_BITS
+        codes = self.port_bits // self.code_bits
         code_bits = codes.bit_length() - 1
+        byte_bits = self.code_bits.bit_length() - 4  # of a code's bytes
 
         flush, failed = Signal(), Signal()
         accepted = Signal()
@@ -196,7 +213,7 @@ class ResultStore(wiring.Component):
         next_row, part, slot = Signal(range(self.rows)), Signal(range(parts)), Signal(range(slots))
         groups = Signal(COUNT_BITS)
         known, advance, full = Signal(), Signal(), Signal()
-        group = Signal(self.group * CODE_BITS)
+        group = Signal(self.group * self.code_bits)
         group_shift = self.group.bit_length() - 1
         m.d.comb += [
             group_last.eq(groups == 1),
@@ -233,7 +250,7 @@ class ResultStore(wiring.Component):
         strobes = Signal(self.port_bits // 8)
         m.d.comb += strobes.eq(~0)
         with m.If(group_last & (last_codes != 0)):
-            m.d.comb += strobes.eq((1 << Cat(Const(0, 1), last_codes)) - 1)
+            m.d.comb += strobes.eq((1 << Cat(Const(0, byte_bits), last_codes)) - 1)
         with m.If(accepted):
             m.d.sync += [bus.wvalid.eq(0), self.written_beats.eq(self.written_beats + 1)]
         for number in range(slots):
@@ -284,17 +301,24 @@ class StoreTimeline:
     Parameters
     ----------
     memory : the rules of the memory.
-    port_bits, cols, outstanding : as the store's.
+    port_bits, cols, outstanding, code_bits : as the store's.
     """
 
     def __init__(
-        self, memory: MemoryModel, *, port_bits: int, cols: int, outstanding: int = 4
+        self,
+        memory: MemoryModel,
+        *,
+        port_bits: int,
+        cols: int,
+        outstanding: int = 4,
+        code_bits: int = CODE_BITS,
     ) -> None:
         self.memory = memory
         self.limit = check_outstanding(outstanding)
         self.bytes = beat_bytes(port_bits)
         self.border = border_beats(port_bits)
-        self.group = _group(port_bits, cols)
+        self.codes = port_bits // _checked(code_bits)
+        self.group = _group(port_bits, cols, code_bits)
         window = max(self.limit, memory.outstanding)
         self._answers = deque([-(1 << 62)] * window, maxlen=window)
         self._sent = -(1 << 62)
@@ -308,7 +332,7 @@ class StoreTimeline:
         """
         if not results:
             return start + 1
-        codes = self.bytes * 8 // CODE_BITS
+        codes = self.codes
         slots = codes // self.group
         groups = -(-results // self.group)
         beats = -(-results // codes)

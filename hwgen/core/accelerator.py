@@ -80,7 +80,10 @@ class Accelerator(wiring.Component):
             experts=machine.buffers.experts,
         )
         m.submodules.store = store = ResultStore(
-            port_bits=machine.port_bits, cols=machine.cols, rows=machine.result_words
+            port_bits=machine.port_bits,
+            cols=machine.cols,
+            rows=machine.result_words,
+            code_bits=machine.arithmetic.result_bits,
         )
         core = Core(machine)
         m.submodules.core = ResetInserter(control.soft_reset)(core)

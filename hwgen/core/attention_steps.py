@@ -2,50 +2,94 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from ...models.integer.requantize import Dyadic
 from ...models.integer_model import IntegerOperator
+from ...models.ivit_operators import dyadic_of
 from ..placement import ceil_div
 from .core import DebugMemory
 from .counters import Counter, modular
 from .draft import Draft, Ready, waiting
 from .instruction import Destination, Product, Source
 
-__all__ = ["attention"]
+__all__ = ["attention", "shift_attention"]
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """What an attention needs beside its operands, in either scheme: how many bytes a softmax
+    weight takes, and the fields of both products that are its own.
+    """
+
+    planes: int
+    score: Product
+    apply: Product
 
 
 def attention(draft: Draft, operator: IntegerOperator) -> None:
     """Two products a head: queries times keys, softmax weights times values. The scores of the
     next head run while the softmax of this one ends; its weights lie in two halves by turns.
     """
+    codes = draft.model.attention_codes(operator)
+    _attention(
+        draft,
+        operator,
+        _Factors(
+            planes=1,
+            score=Product(multiplier=codes.score.multiplier, shift=codes.score.shift),
+            apply=Product(multiplier=codes.apply.multiplier, shift=codes.apply.shift),
+        ),
+    )
+
+
+def shift_attention(draft: Draft, operator: IntegerOperator) -> None:
+    """As `attention`, in scheme ivit: the weights have two bytes, so they take twice the words."""
+    score, apply = dyadic_of(operator, "score"), dyadic_of(operator, "apply")
+    _attention(
+        draft,
+        operator,
+        _Factors(
+            planes=2,
+            score=Product(
+                multiplier=score.multiplier,
+                shift=score.shift,
+                exp_step=int(operator.attributes["a"]),
+            ),
+            apply=Product(multiplier=apply.multiplier, shift=apply.shift, planes=1),
+        ),
+    )
+
+
+def _attention(draft: Draft, operator: IntegerOperator, factors: _Factors) -> None:
     machine = draft.machine
     tokens, features = operator.output
-    codes = draft.model.attention_codes(operator)
-    heads, head_dim = codes.heads, features // codes.heads
+    heads = int(operator.attributes["heads"])
+    head_dim = features // heads
     query, key, value = operator.inputs[:3]
     queries = draft.places[query]
     place = draft.place(operator.name, tokens, heads, head_dim)
     key_rows, value_tiles = ceil_div(head_dim, machine.lanes), ceil_div(head_dim, machine.cols)
     weights = draft.rows(tokens, 1, tokens)
+    planes = factors.planes
     draft.need("attention", min(heads, 2) * tokens * weights.pitch)
     draft.need("tokens", tokens)
 
-    def product(head: int, reduction: int, outputs: int, operand: str, factor: Dyadic) -> Product:
+    def product(
+        head: int, reduction: int, outputs: int, operand: str, item: Product, planes: int = 1
+    ) -> Product:
         """Of all tokens, ``reduction`` elements a row, with all rows of ``operand`` complete."""
         words, tiles = ceil_div(reduction, machine.depth), ceil_div(outputs, machine.cols)
-        draft.need("features", words * machine.depth)
-        return Product(
+        draft.need("features", planes * words * machine.depth)
+        return replace(
+            item,
             tokens=tokens,
             token_base=head % 2 * tokens,
-            words=words,
+            words=planes * words,
             last_lanes=reduction - (words - 1) * machine.depth,
             tiles=tiles,
             group_tiles=tiles,
             last_count=outputs - (tiles - 1) * machine.cols,
             banks=1,
-            multiplier=factor.multiplier,
-            shift=factor.shift,
             start_wait=Counter.DRAINED,
             start_threshold=modular(draft.ready[operand].first + tokens - 1),
         )
@@ -58,7 +102,7 @@ def attention(draft: Draft, operator: IntegerOperator) -> None:
     def scores(head: int) -> Ready:
         """Returns when the softmax weights can be read."""
         item = replace(
-            product(head, head_dim, tokens, key, codes.score),
+            product(head, head_dim, tokens, key, factors.score),
             destination=Destination.SCORE,
             a_base=draft.words(queries.base + head * queries.group_pitch),
             a_stride=draft.words(queries.pitch),
@@ -74,10 +118,10 @@ def attention(draft: Draft, operator: IntegerOperator) -> None:
 
     def apply(head: int, weighed: Ready) -> Ready:
         item = replace(
-            product(head, tokens, head_dim, value, codes.apply),
+            product(head, tokens, head_dim, value, factors.apply, planes),
             destination=Destination.APPLY,
-            a_base=draft.words(head % 2 * tokens * weights.pitch),
-            a_stride=draft.words(weights.pitch),
+            a_base=planes * draft.words(head % 2 * tokens * weights.pitch),
+            a_stride=planes * draft.words(weights.pitch),
             b_source=Source.VALUE,
             b_base=head * value_tiles,
             b_tile_stride=1,

@@ -14,6 +14,7 @@ def buffer_usage(draft: Draft, *, results: int, fetches: int) -> tuple[Usage, ..
     """
     machine, buffers = draft.machine, draft.machine.buffers
     lanes, cols, depth = machine.lanes, machine.cols, machine.depth
+    arithmetic = machine.arithmetic
 
     def need(buffer: str) -> int:
         return draft.needs.get(buffer, 0)
@@ -26,13 +27,18 @@ def buffer_usage(draft: Draft, *, results: int, fetches: int) -> tuple[Usage, ..
         "image": (need("image"), machine.image_words, depth),
         "key": (need("key"), machine.key_rows, lanes * cols),
         "value": (need("value"), machine.value_rows, cols * depth),
-        "attention": (need("attention"), machine.attention_rows, lanes),
+        "attention": (need("attention"), machine.attention_rows, lanes * arithmetic.weight_bytes),
         "residual": (need("residual"), machine.residual_rows, 2 * cols),
         "constant": (len(draft.constants), machine.constant_rows, 2 * cols),
         "weight": (weight, machine.weight_words, cols * depth),
-        "column": (len(draft.columns), machine.column_words, 7 * cols),
-        "norm_column": (len(draft.norm_columns), machine.norm_column_words, 6 * cols),
+        "column": (len(draft.columns), machine.column_words, arithmetic.column_bytes * cols),
+        "norm_column": (
+            len(draft.norm_columns),
+            machine.norm_column_words,
+            arithmetic.norm_column_bytes * cols,
+        ),
     }
+    tables = Usage("tables", len(draft.tables), buffers.tables, "tables")
     experts = Usage("experts", need("experts"), buffers.experts, "experts")
     in_bytes = (
         Usage(buffer, used * width, capacity * width, "bytes")
@@ -43,6 +49,7 @@ def buffer_usage(draft: Draft, *, results: int, fetches: int) -> tuple[Usage, ..
         Usage("tokens", need("tokens"), buffers.tokens, "tokens"),
         Usage("features", need("features"), machine.slot_words * depth, "elements"),
         Usage("results", results, buffers.results, "elements"),
+        *([tables] if tables.used else []),
         *([experts] if experts.used or experts.capacity else []),
         # with the LOOP
         Usage("products", len(draft.steps) + 1, buffers.products, "instructions"),

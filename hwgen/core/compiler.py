@@ -13,17 +13,19 @@ from dataclasses import dataclass, replace
 from ...errors import VitruviusError
 from ...models.integer_model import IntegerModel, IntegerOperator
 from ..placement import Rows, ceil_div
-from ..refusals import refuse_unknown
-from .attention_steps import attention
+from ..refusals import refuse_unknown, scheme_of
+from ..units.ivit.code_tables import ENTRIES
+from ..units.ivit.gelu_table import table_words
+from .attention_steps import attention, shift_attention
 from .buffer_usage import buffer_usage
 from .core import Target
 from .counters import Counter
 from .draft import Draft, Ready
 from .instruction import Source
-from .linear_steps import add, attention_operand, embed, gelu, result
-from .machine import Machine, load_machine, machine_names
+from .linear_steps import add, attention_operand, embed, gelu, result, shift_gelu
+from .machine import TABLE_WORD, Machine, load_machine, machine_names
 from .mixture_steps import expert_operators, gate, mixture
-from .norm_steps import layernorm, select
+from .norm_steps import i_layernorm, layernorm, select
 from .program import Fetch, Program, Usage, check
 from .weight_placement import place_matrices
 
@@ -31,14 +33,16 @@ __all__ = ["OPERATORS", "Compiled", "compile_model"]
 
 
 def compile_model(model: IntegerModel, machine: Machine, *, prefetch: bool = True) -> Program:
-    """The Program of ``model`` on ``machine``. Without ``prefetch`` no transfer begins before the
-    product that reads it is the next one: the same results, for comparison.
+    """The Program of ``model`` on ``machine``, which is built for the model's scheme. Without
+    ``prefetch`` no transfer begins before the product that reads it is the next one: the same
+    results, for comparison.
 
     Raises VitruviusError if the model's operators do not form a pre-norm encoder that the
     accelerator knows (all that it has no step for), or if a buffer is too small (all of them, with
     what is missing, and the smallest shipped machine on which the model fits).
     """
     refuse_unknown(model)
+    machine = machine.for_scheme(scheme_of(model))
     program = _compiled(model, machine, prefetch)
     short = _short(program)
     if short:
@@ -68,7 +72,7 @@ def _that_fits(model: IntegerModel) -> str:
     shipped = sorted(map(load_machine, machine_names()), key=_size)
     for machine in shipped:
         with suppress(VitruviusError):  # experts that come in unequal numbers of products there
-            if not _short(_compiled(model, machine)):
+            if not _short(_compiled(model, machine.for_scheme(scheme_of(model)))):
                 return f"; it fits machine '{machine.name}'"
     return "; no shipped machine is large enough"
 
@@ -125,6 +129,13 @@ OPERATORS: Mapping[str, Compiled] = {
     "Gelu": Compiled(of_linear=gelu),
     "Embed": Compiled(of_linear=embed),
     "Add": Compiled(of_linear=add),
+    # Scheme ivit.
+    "Linear31": Compiled(_linear),
+    "ILayerNorm": Compiled(i_layernorm),
+    "ShiftAttention": Compiled(shift_attention, of_linear=attention_operand),
+    "ShiftGelu": Compiled(of_linear=shift_gelu),
+    "Embed31": Compiled(of_linear=embed),
+    "Add31": Compiled(of_linear=add),
     # The Gate stands in the router, what its scores become in the steps of the Mixture.
     "Gate": Compiled(of_linear=gate),
     "Mixture": Compiled(mixture, of_linear=_by_mixture),
@@ -162,6 +173,7 @@ def _compiled(model: IntegerModel, machine: Machine, prefetch: bool = True) -> P
         weights=draft.packing.weights,
         columns=tuple(draft.columns),
         norm_columns=tuple(draft.norm_columns),
+        tables=tuple(word for table in draft.tables for word in table_words(table, TABLE_WORD)),
         constants=tuple(draft.constants),
         image_tokens=image.tokens,
         image_words=ceil_div(features, machine.depth),
@@ -182,6 +194,7 @@ def _boot(draft: Draft) -> tuple[Fetch, ...]:
         Target.COLUMN: len(draft.columns),
         Target.NORM_COLUMN: len(draft.norm_columns),
         Target.CONSTANT: len(draft.constants),
+        Target.TABLE: len(draft.tables) * ENTRIES // TABLE_WORD,
         Target.PRODUCT_PROGRAM: len(draft.steps) + 1,
         Target.NORM_PROGRAM: len(draft.norms) + 1,
     }

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from amaranth.hdl import Array, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from ...models.integer.gate import GATE_FRACTION
 from ..delay import delayed
 from ..lane_memory import LaneAligner, LaneMemory, write_copies
 from ..ram import Ram
 from ..units.compute_array import ComputeArray
-from ..units.requantize import Requantizer
 from ..units.tree import summed
 from .attention_buffer import AttentionBuffer
 from .counters import COUNTER_BITS, Counter
 from .drain_path import DrainPath, column_layout
-from .instruction import NORM_LAYOUT, PRODUCT_LAYOUT, Destination, Source
-from .machine import Machine
+from .instruction import NORM_LAYOUT, Destination, Source, product_layout
+from .machine import TABLE_WORD, Machine
 from .norm_engine import NormEngine, norm_column_layout
 from .operand_feed import OperandFeed
 from .product_engine import ProductEngine
 from .queues import connect_router
 from .residual_stream import ResidualStream
+from .shift_attention_buffer import ShiftAttentionBuffer
+from .stream_sum import scaling, stream_sums
 
 __all__ = [
     "EVENTS",
@@ -48,6 +48,7 @@ class Target(IntEnum):
     WEIGHT = 5
     IMAGE = 6
     NORM_COLUMN = 7
+    TABLE = 8
 
 
 class DebugMemory(IntEnum):
@@ -97,19 +98,22 @@ def event_layout(machine: Machine) -> data.StructLayout:
 
 def target_widths(machine: Machine) -> dict[Target, int]:
     """Bits of a word of each memory that the core has and that is filled from outside."""
+    tables = {Target.TABLE: 8 * TABLE_WORD} if machine.scheme == "ivit" else {}
     return {
-        Target.PRODUCT_PROGRAM: PRODUCT_LAYOUT.size,
+        Target.PRODUCT_PROGRAM: product_layout(machine.scheme).size,
         Target.NORM_PROGRAM: NORM_LAYOUT.size,
-        Target.COLUMN: column_layout(machine.cols).size,
+        Target.COLUMN: column_layout(machine).size,
         Target.CONSTANT: 16 * machine.cols,
         Target.WEIGHT: 8 * machine.cols * machine.depth,
         Target.IMAGE: 8 * machine.depth,
-        Target.NORM_COLUMN: norm_column_layout(machine.cols).size,
+        Target.NORM_COLUMN: norm_column_layout(machine).size,
+        **tables,
     }
 
 
 def target_depths(machine: Machine) -> dict[Target, int]:
     """Words of each of them."""
+    tables = {Target.TABLE: machine.table_words} if machine.scheme == "ivit" else {}
     return {
         Target.PRODUCT_PROGRAM: machine.buffers.products,
         Target.NORM_PROGRAM: machine.buffers.norms,
@@ -118,6 +122,7 @@ def target_depths(machine: Machine) -> dict[Target, int]:
         Target.WEIGHT: machine.weight_words,
         Target.IMAGE: machine.image_words,
         Target.NORM_COLUMN: machine.norm_column_words,
+        **tables,
     }
 
 
@@ -172,7 +177,7 @@ class Core(wiring.Component):
                 "results": Out(24),
                 "result_row": In(range(machine.result_words)),
                 "result_enable": In(1, init=1),
-                "result_chunk": Out(16 * machine.cols),
+                "result_chunk": Out(machine.arithmetic.result_bits * machine.cols),
                 "finished": Out(1),
                 "paused": Out(1),
                 "break_at": In(16),
@@ -191,16 +196,19 @@ class Core(wiring.Component):
         machine = self.machine
         rows, cols, depth, lanes = machine.rows, machine.cols, machine.depth, machine.lanes
         loads = machine.loads
+        result_bits = machine.arithmetic.result_bits
+        ivit = machine.scheme == "ivit"
 
         m.submodules.product_engine = product = ProductEngine(machine)
         m.submodules.norm_engine = norm = NormEngine(machine)
         m.submodules.feed = feed = OperandFeed(machine)
         m.submodules.array = array = ComputeArray(
-            rows=rows, cols=cols, depth=depth, packing=machine.packing
+            rows=rows, cols=cols, depth=depth, packing=machine.packing, planes=ivit
         )
         m.submodules.drain_path = drain = DrainPath(machine)
         m.submodules.residual = residual = ResidualStream(machine)
-        m.submodules.attention = attention = AttentionBuffer(machine)
+        attention = ShiftAttentionBuffer(machine) if ivit else AttentionBuffer(machine)
+        m.submodules.attention = attention
 
         # Counters: what the engines wait for.
         drained = Signal(COUNTER_BITS)
@@ -269,6 +277,7 @@ class Core(wiring.Component):
             (Target.PRODUCT_PROGRAM, product.load_program),
             (Target.NORM_PROGRAM, norm.load_program),
             (Target.NORM_COLUMN, norm.load_columns),
+            *([(Target.TABLE, drain.load_tables)] if ivit else []),
         ):
             m.d.comb += [
                 port.enable.eq(self.write.enable[target]),
@@ -289,7 +298,7 @@ class Core(wiring.Component):
         normal = buffers(machine.normal_rows, loads)
         keys = buffers(machine.key_rows, cols)
         values = [Ram(width=8 * cols, depth=machine.value_rows) for _ in range(depth)]
-        m.submodules.results = results = Ram(width=16 * cols, depth=machine.result_words)
+        m.submodules.results = results = Ram(width=result_bits * cols, depth=machine.result_words)
 
         # Operands: product engine -> addresses -> feed -> array.
         debug_word = self.debug_word
@@ -321,6 +330,8 @@ class Core(wiring.Component):
             array.first.eq(feed.a_first),
             array.last.eq(feed.a_last),
         ]
+        if ivit:
+            m.d.comb += array.upper.eq(delayed(m, product.upper, 1, name="upper"))
 
         # Drain path.
         for name in (
@@ -333,24 +344,19 @@ class Core(wiring.Component):
             drain.drain_valid.eq(array.drain_valid),
             drain.drain_row.eq(array.drain_row),
             drain.drain.eq(array.drain),
-            attention.token.eq(drain.scale_token),
-            drain.scale_mantissa.eq(attention.mantissa),
-            drain.scale_length.eq(attention.length),
             columns.read_enable.eq(drain.column_enable),
             columns.read_address.eq(drain.column_address),
             drain.column.as_value().eq(columns.read_data),
         ]
 
-        # Residual stream: read-modify-write by RESIDUAL and EMBED, read by the norm engine. Experts
-        # add shares; then all of it happens as much later as scaling takes.
+        # Residual stream: read-modify-write by RESIDUAL and EMBED, read by the norm engine. All of
+        # it happens as much later as scaling takes.
         wide = drain.wide
-        scaling = Requantizer.LATENCY if machine.buffers.experts else 0
 
         def late(signal: Signal, name: str, more: int = 0) -> Signal:
-            return delayed(m, signal, scaling + more, name=name)
+            return delayed(m, signal, scaling(machine) + more, name=name)
 
-        embedding = Signal()
-        residual_row = late(drain.residual_row, "residual_row")
+        residual_row = drain.residual_row if ivit else late(drain.residual_row, "residual_row")
         m.d.comb += [
             constants.read_address.eq(residual_row),
             residual.add_row.eq(residual_row),
@@ -358,32 +364,9 @@ class Core(wiring.Component):
             residual.token.eq(norm.token),
             norm.moments.eq(residual.moments),
             norm.chunk.eq(residual.chunk),
-            embedding.eq(late(wide.destination, "add_destination") == Destination.EMBED),
         ]
-        shares = []
-        scaled = late(wide.scaled, "scaled")
-        for lane in range(cols):
-            share = late(wide.chunk[lane], f"unscaled{lane}")
-            if scaling:
-                m.submodules[f"share{lane}"] = unit = Requantizer(accumulator_bits=16, out_bits=16)
-                m.d.comb += [
-                    unit.accumulator.eq(wide.chunk[lane]),
-                    unit.multiplier.eq(wide.weight),
-                    unit.shift.eq(GATE_FRACTION),
-                ]
-                share = Mux(scaled, unit.result, share)
-            shares.append(share)
-        addend = data.View(residual.addend.shape(), constants.read_data)
-        sums = Signal(data.ArrayLayout(signed(16), cols))
-        for lane in range(cols):
-            total = Signal(signed(17), name=f"total{lane}")
-            m.d.comb += total.eq(Mux(embedding, addend[lane], residual.addend[lane]) + shares[lane])
-            with m.If(total > 32767):
-                m.d.sync += sums[lane].eq(32767)
-            with m.Elif(total < -32768):
-                m.d.sync += sums[lane].eq(-32768)
-            with m.Else():
-                m.d.sync += sums[lane].eq(total)
+        constant = data.View(residual.addend.shape(), constants.read_data)
+        sums = stream_sums(m, machine, wide, residual.addend, constant)
         adding = Signal()
         stream = (wide.destination == Destination.EMBED) | (
             wide.destination == Destination.RESIDUAL
@@ -398,18 +381,27 @@ class Core(wiring.Component):
         to_router = wide.destination == Destination.GATE
         gate = product.instruction.destination == Destination.GATE
         scores = gate | (product.instruction.destination == Destination.SCORE)
+        if ivit:
+            m.d.comb += attention.step.eq(product.instruction.exp_step)
+        else:
+            m.d.comb += [
+                attention.gate.eq(gate),
+                attention.token.eq(drain.scale_token),
+                drain.scale_mantissa.eq(attention.mantissa),
+                drain.scale_length.eq(attention.length),
+            ]
         m.d.comb += [
             attention.write.valid.eq(
                 wide.valid & (to_router | (wide.destination == Destination.SCORE))
             ),
             attention.start.eq(product.opening & scores),
-            attention.gate.eq(gate),
             attention.tiles.eq(product.instruction.tiles),
             attention.last_count.eq(product.instruction.last_count),
             attention.pitch.eq(product.instruction.dst_stride),
         ]
-        for name in ("slot", "token", "tile", "count", "first", "last", "chunk"):
+        for name in ("slot", "token", "tile", "count", "first", "last"):
             m.d.comb += getattr(attention.write, name).eq(getattr(wide, name))
+        m.d.comb += [attention.write.chunk[lane].eq(wide.chunk[lane]) for lane in range(cols)]
 
         if machine.buffers.experts:
             queue_entry = connect_router(
@@ -426,7 +418,12 @@ class Core(wiring.Component):
                 of_stream | (wide.valid & (wide.destination == Destination.RESULT))
             ),
             results.write_address.eq(Mux(of_stream, write.row, wide.row)),
-            results.write_data.eq(Mux(of_stream, write.chunk.as_value(), wide.chunk.as_value())),
+            results.write_data.eq(
+                Cat(
+                    Mux(of_stream, write.chunk[lane], wide.chunk[lane])[:result_bits]
+                    for lane in range(cols)
+                )
+            ),
             results.read_address.eq(self.result_row),
             results.read_enable.eq(self.result_enable),
             self.result_chunk.eq(results.read_data),

@@ -52,12 +52,12 @@ def waiting(item: Product, ready: Ready) -> Product:
 class Draft:
     """What is compiled so far of ``model`` on ``machine``.
 
-    steps, norms, columns, norm_columns, constants, boundaries, mixtures: as in a Program. matrices:
-    those of the steps, in order, not placed yet. packing: the weights. places, ready: where the
-    rows of an operator's result lie, and when they can be read. counts: of every counter, behind
-    the last step. needs: the most that was asked of a buffer. readers: operators that read an
-    operator. of_experts: Linears whose steps a Mixture makes. normal_readers: products issued once
-    the rows of the last normalisation are read.
+    steps, norms, columns, norm_columns, constants, boundaries, mixtures: as in a Program. tables:
+    entries of each GELU of scheme ivit. matrices: those of the steps, in order, not placed yet.
+    packing: the weights. places, ready: where the rows of an operator's result lie, and when they
+    can be read. counts: of every counter, behind the last step. needs: the most that was asked of a
+    buffer. readers: operators that read an operator. of_experts: Linears whose steps a Mixture
+    makes. normal_readers: products issued once the rows of the last normalisation are read.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Draft:
         self.packing = Packing(model, machine)
         self.columns: list[int] = []
         self.norm_columns: list[int] = []
+        self.tables: list[list[int]] = []
         self.constants: list[int] = []
         self.boundaries: list[Boundary] = []
         self.mixtures: list[Mixture] = []

@@ -2,48 +2,35 @@
 
 Bias, dyadic requantization, GELU, saturation, and the destination's address, `cols` lanes wide,
 one row a cycle. It takes the issue signals of the `ProductEngine` and delays them beside the
-compute unit.
+compute unit. What a lane computes depends on the machine's scheme; where it goes does not.
 """
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Array, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..delay import delayed
 from ..units.compute_array import LATENCY as ARRAY_LATENCY
 from ..units.gelu import Gelu
+from ..units.ivit.dyadic import Requantizer31
+from ..units.ivit.gelu_table import ShiftGeluTables
 from ..units.requantize import Requantizer
-from .instruction import PRODUCT_LAYOUT, Destination
-from .machine import Machine
+from ..units.rounding import saturated
+from .instruction import Destination, product_layout
+from .machine import TABLE_WORD, Machine
 from .product_engine import CONTEXTS, slot_record
 
-__all__ = ["COLUMN_BITS", "COMPLETE", "REQUANTIZED", "DrainPath", "column_layout"]
-
-COLUMN_BITS = 54
+__all__ = ["DrainPath", "column_layout"]
 
 
-def column_layout(cols: int) -> data.ArrayLayout:
+def column_layout(machine: Machine) -> data.ArrayLayout:
     """One word of the column buffer: what each of ``cols`` columns needs in the drain path.
 
     Bias, multiplier and shift of a linear layer.
     """
-    return data.ArrayLayout(
-        data.StructLayout({"bias": signed(32), "multiplier": unsigned(16), "shift": unsigned(6)}),
-        cols,
-    )
-
-
-REQUANTIZED = 2 + Requantizer.LATENCY
-"""Cycles from a row at the drain to its 16-bit codes: bias, factor, requantizer."""
-_GELU = Gelu.LATENCY + Requantizer.LATENCY
-"""Cycles from 16-bit codes to GELU's int8 codes."""
-
-
-COMPLETE = REQUANTIZED + _GELU
-"""Cycles from a row at the drain to the one in which its codes are written, at the latest, and in
-which it counts as drained."""
+    return data.ArrayLayout(machine.arithmetic.column, machine.cols)
 
 
 class DrainPath(wiring.Component):
@@ -55,21 +42,32 @@ class DrainPath(wiring.Component):
     cycle after ``column_enable``.
 
     Outputs: ``narrow`` (int8 chunk with destination row, lane, bank) for the int8 destinations;
-    ``wide`` (16-bit chunk with destination, slot, token, tile, first, last) for RESIDUAL, EMBED,
-    SCORE, GATE and RESULT, with the ``weight`` that it is ``scaled`` by, and whether it is of the
-    ``results``; ``residual_row`` addresses the chunk to add to one cycle before ``wide`` needs
-    it. ``row_complete`` and ``product_complete``, with ``final`` (the last product of an image):
-    pulses `COMPLETE` cycles after a row's last chunk was at the drain. ``chunk_valid``: a chunk of
-    a row is at the drain.
+    ``wide`` (chunk of the width of results with destination, slot, token, tile, first, last) for
+    RESIDUAL, EMBED, SCORE, GATE and RESULT, with the ``weight`` that it is ``scaled`` by, whether
+    it is of the ``results``, and in scheme ivit the factors of an addition, of its own codes
+    (``own``) and of what is there (``stream``); ``residual_row`` addresses the chunk to add to one
+    cycle before ``wide`` needs it. ``row_complete`` and ``product_complete``, with ``final`` (the
+    last product of an image): pulses ``machine.arithmetic.complete`` cycles after a row's last
+    chunk was at the drain. ``load_tables``: in scheme ivit, words of GELU's tables.
+    ``chunk_valid``: a chunk of a row is at the drain.
     """
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         rows, cols, lanes = machine.rows, machine.cols, machine.lanes
         self.record_layout = slot_record(machine)
+        self.instruction_layout = product_layout(machine.scheme)
+        self.result_bits = machine.arithmetic.result_bits
+        factor = data.StructLayout({"multiplier": unsigned(31), "shift": unsigned(6)})
+        factors = {"own": Out(factor), "stream": Out(factor)} if machine.scheme == "ivit" else {}
+        tables = {
+            "enable": Out(1),
+            "address": Out(range(machine.table_words)),
+            "data": Out(8 * TABLE_WORD),
+        }
         super().__init__(
             {
-                "contexts": In(data.ArrayLayout(PRODUCT_LAYOUT, CONTEXTS)),
+                "contexts": In(data.ArrayLayout(self.instruction_layout, CONTEXTS)),
                 # issue
                 "context": In(range(CONTEXTS)),
                 "last": In(1),
@@ -90,10 +88,11 @@ class DrainPath(wiring.Component):
                 # column buffer and row scales
                 "column_enable": Out(1),
                 "column_address": Out(24),
-                "column": In(column_layout(cols)),
+                "column": In(column_layout(machine)),
                 "scale_token": Out(12),
                 "scale_mantissa": In(16),
                 "scale_length": In(5),
+                "load_tables": In(wiring.Signature(tables)),
                 # destinations
                 "residual_row": Out(24),
                 "chunk_valid": Out(1),
@@ -129,7 +128,8 @@ class DrainPath(wiring.Component):
                             "count": Out(range(cols + 1)),
                             "first": Out(1),
                             "last": Out(1),
-                            "chunk": Out(data.ArrayLayout(signed(16), cols)),
+                            "chunk": Out(data.ArrayLayout(signed(self.result_bits), cols)),
+                            **factors,
                         }
                     )
                 ),
@@ -224,17 +224,76 @@ class DrainPath(wiring.Component):
             m.d.comb += control.weight.eq(here.weight)
         first_stage = control
         second_stage = delayed(m, control, 1, name="control_biased")
-        control = delayed(m, second_stage, REQUANTIZED - 2, name="control")
+        arithmetic = self.machine.arithmetic
+        control = delayed(m, second_stage, arithmetic.requantized - 2, name="control")
         m.d.comb += self.residual_row.eq(control.row)  # the old chunk arrives with the codes
         control = delayed(m, control, 1, name="control_codes")
 
+        compute = self._ivit_lanes if self.machine.scheme == "ivit" else self._edge_lanes
+        codes, narrow = compute(m, contexts, first_stage, second_stage, control, here.void)
+
+        # 16-bit destinations, and wider ones
+        wide_destination = Signal()
+        m.d.comb += [
+            wide_destination.eq(
+                (control.destination == Destination.RESIDUAL)
+                | (control.destination == Destination.EMBED)
+                | (control.destination == Destination.SCORE)
+                | (control.destination == Destination.RESULT)
+                | (control.destination == Destination.GATE)
+            ),
+            self.wide.valid.eq(control.valid & wide_destination),
+            self.wide.accumulate.eq(contexts[control.context].accumulate),
+            self.wide.results.eq(contexts[control.context].results != 0),
+            self.wide.scaled.eq(contexts[control.context].scatter),
+        ]
+        if routed:
+            m.d.comb += self.wide.weight.eq(control.weight)
+        for name in ("destination", "row", "slot", "token", "tile", "count", "first", "last"):
+            m.d.comb += getattr(self.wide, name).eq(getattr(control, name))
+        m.d.comb += [self.wide.chunk[lane].eq(codes[lane]) for lane in range(cols)]
+
+        # 8-bit destinations: through GELU, or as late beside it
+        late = delayed(m, control, arithmetic.activated, name="control_late")
+        late_wide = delayed(m, wide_destination, arithmetic.activated, name="late_wide")
+        m.d.comb += [
+            self.narrow.valid.eq(late.valid & ~late_wide),
+            self.narrow.destination.eq(late.destination),
+            self.narrow.row.eq(late.row),
+            self.narrow.lane.eq(late.lane),
+            self.narrow.bank.eq(late.bank),
+            self.narrow.count.eq(late.count),
+        ]
+        through_gelu = late.destination == Destination.GELU
+        for lane, (activated, beside) in enumerate(narrow):
+            m.d.comb += self.narrow.chunk[lane].eq(Mux(through_gelu, activated, beside))
+
+        done = arithmetic.complete - arithmetic.requantized - arithmetic.activated
+        complete = delayed(m, late, done, name="control_complete")
+        m.d.comb += [
+            self.row_complete.eq(complete.valid & complete.last),
+            self.product_complete.eq(self.row_complete & complete.end),
+            self.final.eq(self.product_complete & contexts[complete.context].final),
+        ]
+        return m
+
+    def _edge_lanes(
+        self,
+        m: Module,
+        contexts: Array,
+        first_stage: data.View,
+        second_stage: data.View,
+        control: data.View,
+        void: Value,
+    ) -> tuple[list[Value], list[tuple[Value, Value]]]:
+        """Of each lane its 16-bit codes, and its int8 codes behind GELU and beside it."""
         # Stages 1 and 2: bias, then the factor of the column, of the layer or of the row.
         first_context = contexts[first_stage.context]
         second_context = contexts[second_stage.context]
         unbiased, scores, weighted = Signal(), Signal(), Signal()
         m.d.comb += [
             scores.eq(first_stage.destination == Destination.SCORE),
-            unbiased.eq(scores | (first_stage.destination == Destination.APPLY) | here.void),
+            unbiased.eq(scores | (first_stage.destination == Destination.APPLY) | void),
             weighted.eq(second_stage.destination == Destination.APPLY),
         ]
         row_product = Signal(32)
@@ -245,9 +304,10 @@ class DrainPath(wiring.Component):
             row_shift.eq(self.scale_length + second_context.shift - 1),
         ]
         gelu_context = contexts[delayed(m, control.context, Gelu.LATENCY, name="gelu_context")]
-        codes = []
-        gelu_codes = []
-        for lane in range(cols):
+        activated = self.machine.arithmetic.activated
+        codes: list[Value] = []
+        narrow: list[tuple[Value, Value]] = []
+        for lane in range(self.machine.cols):
             column = self.column[lane]
             biased, accumulator = (
                 Signal(signed(32), name=f"biased{lane}"),
@@ -283,53 +343,76 @@ class DrainPath(wiring.Component):
                 second.multiplier.eq(gelu_context.multiplier),
                 second.shift.eq(gelu_context.shift),
             ]
-            gelu_codes.append(second.result)
+            limited = saturated(m, requantizer.result, 8, name=f"narrow{lane}")
+            narrow.append((second.result, delayed(m, limited, activated, name=f"beside{lane}")))
+        return codes, narrow
 
-        # 16-bit destinations
-        wide_destination = Signal()
+    def _ivit_lanes(
+        self,
+        m: Module,
+        contexts: Array,
+        first_stage: data.View,
+        second_stage: data.View,
+        control: data.View,
+        void: Value,
+    ) -> tuple[list[Value], list[tuple[Value, Value]]]:
+        """As `_edge_lanes`, with codes of 32 bits that are within 16 but for RESULT and within 8
+        where they are scores.
+        """
+        first_context = contexts[first_stage.context]
+        by_layer, unbiased, eight_bits = Signal(), Signal(), Signal()
         m.d.comb += [
-            wide_destination.eq(
-                (control.destination == Destination.RESIDUAL)
-                | (control.destination == Destination.EMBED)
-                | (control.destination == Destination.SCORE)
-                | (control.destination == Destination.RESULT)
-                | (control.destination == Destination.GATE)
+            by_layer.eq(
+                (first_stage.destination == Destination.SCORE)
+                | (first_stage.destination == Destination.APPLY)
             ),
-            self.wide.valid.eq(control.valid & wide_destination),
-            self.wide.accumulate.eq(contexts[control.context].accumulate),
-            self.wide.results.eq(contexts[control.context].results != 0),
-            self.wide.scaled.eq(contexts[control.context].scatter),
+            unbiased.eq(by_layer | void),
+            eight_bits.eq(
+                (second_stage.destination != Destination.RESIDUAL)
+                & (second_stage.destination != Destination.EMBED)
+                & (second_stage.destination != Destination.RESULT)
+            ),
         ]
-        if routed:
-            m.d.comb += self.wide.weight.eq(control.weight)
-        for name in ("destination", "row", "slot", "token", "tile", "count", "first", "last"):
-            m.d.comb += getattr(self.wide, name).eq(getattr(control, name))
-        m.d.comb += [self.wide.chunk[lane].eq(codes[lane]) for lane in range(cols)]
-
-        # 8-bit destinations: through GELU, or as late beside it
-        late = delayed(m, control, _GELU, name="control_late")
-        late_wide = delayed(m, wide_destination, _GELU, name="late_wide")
-        through_gelu = Signal()
+        m.submodules.tables = tables = ShiftGeluTables(
+            lanes=self.machine.cols, tables=self.machine.buffers.tables, word=TABLE_WORD
+        )
+        context = contexts[control.context]
         m.d.comb += [
-            through_gelu.eq(late.destination == Destination.GELU),
-            self.narrow.valid.eq(late.valid & ~late_wide),
-            self.narrow.destination.eq(late.destination),
-            self.narrow.row.eq(late.row),
-            self.narrow.lane.eq(late.lane),
-            self.narrow.bank.eq(late.bank),
-            self.narrow.count.eq(late.count),
-            self.row_complete.eq(late.valid & late.last),
-            self.product_complete.eq(self.row_complete & late.end),
-            self.final.eq(self.product_complete & contexts[late.context].final),
+            tables.table.eq(context.table),
+            tables.write_enable.eq(self.load_tables.enable),
+            tables.write_address.eq(self.load_tables.address),
+            tables.write_data.eq(self.load_tables.data),
+            self.wide.own.multiplier.eq(context.multiplier),
+            self.wide.own.shift.eq(context.shift),
+            self.wide.stream.multiplier.eq(context.stream_multiplier),
+            self.wide.stream.shift.eq(context.stream_shift),
         ]
-        for lane in range(cols):
-            narrow = Signal(signed(8), name=f"narrow{lane}")
-            with m.If(codes[lane] > 127):
-                m.d.comb += narrow.eq(127)
-            with m.Elif(codes[lane] < -128):
-                m.d.comb += narrow.eq(-128)
-            with m.Else():
-                m.d.comb += narrow.eq(codes[lane])
-            beside = delayed(m, narrow, _GELU, name=f"beside{lane}")
-            m.d.comb += self.narrow.chunk[lane].eq(Mux(through_gelu, gelu_codes[lane], beside))
-        return m
+        of_result = control.destination == Destination.RESULT
+        activated = self.machine.arithmetic.activated
+        codes: list[Value] = []
+        narrow: list[tuple[Value, Value]] = []
+        for lane in range(self.machine.cols):
+            column = self.column[lane]
+            m.submodules[f"requantizer{lane}"] = requantizer = Requantizer31(out_bits=32)
+            biased = Signal(signed(32), name=f"biased{lane}")
+            multiplier, shift = Signal(31, name=f"m{lane}"), Signal(6, name=f"s{lane}")
+            m.d.sync += [
+                biased.eq(self.drain[lane] + Mux(unbiased, 0, column.bias)),
+                multiplier.eq(Mux(by_layer, first_context.multiplier, column.multiplier)),
+                shift.eq(Mux(by_layer, first_context.shift, column.shift)),
+                requantizer.code.eq(biased),
+                requantizer.multiplier.eq(multiplier),
+                requantizer.shift.eq(shift),
+                requantizer.narrow.eq(eight_bits),
+            ]
+            sixteen = saturated(m, requantizer.result, 16, name=f"limited{lane}")
+            code = Signal(signed(32), name=f"code{lane}")
+            kept = Signal(signed(8), name=f"narrow{lane}")
+            m.d.comb += [
+                code.eq(Mux(of_result, requantizer.result, sixteen)),
+                kept.eq(requantizer.result),
+                tables.codes[lane].eq(kept),
+            ]
+            codes.append(code)
+            narrow.append((tables.out[lane], delayed(m, kept, activated, name=f"beside{lane}")))
+        return codes, narrow

@@ -68,8 +68,10 @@ class ParameterImage:
         )
         image = next(fetch for fetch in program.fetches if fetch.target is Target.IMAGE)
         self.image_pitch = _up(self._bytes(image))
-        self.result_beats = -(-2 * program.results // self.beat_bytes)
-        self.result_pitch = _up(2 * program.results)
+        self._code_bytes = machine.arithmetic.result_bits // 8
+        result_bytes = self._code_bytes * program.results
+        self.result_beats = -(-result_bytes // self.beat_bytes)
+        self.result_pitch = _up(result_bytes)
         # Where co-simulation puts them; a host is free to choose.
         self.parameters, self.images, self.results = _PLACES
         if machine.memory:
@@ -170,7 +172,7 @@ class ParameterImage:
     def results_of(self, data: bytes) -> list[int]:
         """The codes of one image's results, row by row, from the bytes in memory."""
         program = self.program
-        rows = np.frombuffer(data, dtype="<i2", count=program.results)
+        rows = np.frombuffer(data, dtype=f"<i{self._code_bytes}", count=program.results)
         rows = rows.reshape(program.result_tokens, -1)[:, : program.result_features]
         return rows.flatten().tolist()
 

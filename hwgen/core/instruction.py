@@ -6,7 +6,7 @@ the three cannot disagree about a field.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
 
@@ -14,11 +14,11 @@ from amaranth.hdl import unsigned
 from amaranth.lib import data
 
 from .counters import COUNTER_BITS, Counter
+from .scheme import Scheme
 
 __all__ = [
     "EXPERT_BITS",
     "NORM_LAYOUT",
-    "PRODUCT_LAYOUT",
     "Destination",
     "Norm",
     "Opcode",
@@ -26,6 +26,7 @@ __all__ = [
     "Source",
     "decode",
     "encode",
+    "product_layout",
 ]
 
 
@@ -60,21 +61,23 @@ class Destination(IntEnum):
     TOKEN = 0
     """Bias, requantize to int8, token buffer."""
     GELU = 1
-    """Bias, requantize to 16 bits, GELU, requantize to int8, token buffer."""
+    """Bias, requantize to 16 bits, GELU, requantize to int8, token buffer. In scheme ivit bias,
+    requantize to int8, table, token buffer."""
     KEY = 2
     """Bias, requantize to int8, key buffer."""
     VALUE = 3
     """Bias, requantize to int8, value buffer."""
     RESIDUAL = 4
-    """Bias, requantize to 16 bits, saturating add to the residual stream; row statistics."""
+    """Bias, requantize to 16 bits, saturating add to the residual stream; row statistics. In scheme
+    ivit both addends are requantized once more."""
     EMBED = 5
     """As RESIDUAL, but added to the constants of the embedding."""
     SCORE = 6
-    """Requantize to 16-bit scores, softmax, attention buffer."""
+    """Requantize to scores of 16 bits (8 in scheme ivit), softmax, attention buffer."""
     APPLY = 7
-    """Requantize by the row's reciprocal sum to int8, token buffer."""
+    """Requantize, in scheme edge by the row's reciprocal sum, to int8, token buffer."""
     RESULT = 8
-    """Bias, requantize to 16 bits, result buffer."""
+    """Bias, requantize to 16 bits (32 in scheme ivit), result buffer."""
     GATE = 9
     """Bias, requantize to 16-bit scores, softmax and router: into the queues of experts."""
 
@@ -82,48 +85,58 @@ class Destination(IntEnum):
 EXPERT_BITS = 7
 """Bits that name an expert, or none."""
 
-PRODUCT_LAYOUT = data.StructLayout(
-    {
-        "opcode": unsigned(1),
-        "final": unsigned(1),
-        "accumulate": unsigned(1),
-        "row_step": unsigned(1),
-        "a_source": unsigned(3),
-        "b_source": unsigned(3),
-        "destination": unsigned(4),
-        "row_wait": unsigned(3),
-        "row_threshold": unsigned(COUNTER_BITS),
-        "start_wait": unsigned(3),
-        "start_threshold": unsigned(COUNTER_BITS),
-        "tokens": unsigned(12),
-        "token_base": unsigned(12),
-        "void": unsigned(12),
-        "words": unsigned(12),
-        "last_lanes": unsigned(8),
-        "tiles": unsigned(12),
-        "group_tiles": unsigned(12),
-        "last_count": unsigned(8),
-        "a_base": unsigned(24),
-        "a_stride": unsigned(16),
-        "b_base": unsigned(24),
-        "b_tile_stride": unsigned(16),
-        "b_word_stride": unsigned(16),
-        "dst_base": unsigned(24),
-        "dst_stride": unsigned(16),
-        "group_stride": unsigned(16),
-        "banks": unsigned(8),
-        "column_base": unsigned(24),
-        "multiplier": unsigned(16),
-        "shift": unsigned(6),
-        "results": unsigned(17),
-        "expert": unsigned(EXPERT_BITS),
-        "gather": unsigned(1),
-        "scatter": unsigned(1),
-        "relative": unsigned(1),
-        "by_task": unsigned(1),
-        "top": unsigned(3),
-    }
-)
+_PRODUCT_FIELDS = {
+    "opcode": unsigned(1),
+    "final": unsigned(1),
+    "accumulate": unsigned(1),
+    "row_step": unsigned(1),
+    "a_source": unsigned(3),
+    "b_source": unsigned(3),
+    "destination": unsigned(4),
+    "row_wait": unsigned(3),
+    "row_threshold": unsigned(COUNTER_BITS),
+    "start_wait": unsigned(3),
+    "start_threshold": unsigned(COUNTER_BITS),
+    "tokens": unsigned(12),
+    "token_base": unsigned(12),
+    "void": unsigned(12),
+    "words": unsigned(12),
+    "last_lanes": unsigned(8),
+    "tiles": unsigned(12),
+    "group_tiles": unsigned(12),
+    "last_count": unsigned(8),
+    "a_base": unsigned(24),
+    "a_stride": unsigned(16),
+    "b_base": unsigned(24),
+    "b_tile_stride": unsigned(16),
+    "b_word_stride": unsigned(16),
+    "dst_base": unsigned(24),
+    "dst_stride": unsigned(16),
+    "group_stride": unsigned(16),
+    "banks": unsigned(8),
+    "column_base": unsigned(24),
+    "multiplier": unsigned(16),
+    "shift": unsigned(6),
+    "results": unsigned(17),
+    "expert": unsigned(EXPERT_BITS),
+    "gather": unsigned(1),
+    "scatter": unsigned(1),
+    "relative": unsigned(1),
+    "by_task": unsigned(1),
+    "top": unsigned(3),
+}
+_IVIT_FIELDS = _PRODUCT_FIELDS | {
+    "multiplier": unsigned(31),
+    "stream_multiplier": unsigned(31),
+    "stream_shift": unsigned(6),
+    "exp_step": unsigned(9),
+    "table": unsigned(8),
+    "planes": unsigned(1),
+}
+_PRODUCT_LAYOUTS = {
+    "edge": data.StructLayout(_PRODUCT_FIELDS),
+    "ivit": data.StructLayout(_IVIT_FIELDS),
+}
 
 NORM_LAYOUT = data.StructLayout(
     {
@@ -167,8 +180,13 @@ class Product:
     plus the tile's offset; groups begin `group_stride` rows apart; token % banks selects the bank.
     column_base: first word of the column buffer.
     multiplier, shift: the scalar dyadic factor of SCORE and APPLY, and of GELU's second
-    requantizer. results: how many results there are in all, of a product that makes them: a
-    RESULT, or one whose rows of the residual stream are results too; 0 of any other.
+    requantizer; in scheme ivit that of RESIDUAL and EMBED for what is added, in the place of
+    GELU's. stream_multiplier, stream_shift: that for what it is added to. exp_step: of SCORE, the
+    step of the exponential. table: of GELU. planes: the operand's rows have two bytes an element,
+    the words of the lower bytes and of the upper ones by turns, and both meet the same word of the
+    other side. These are of scheme ivit alone.
+    results: how many results there are in all, of a product that makes them: a RESULT, or one whose
+    rows of the residual stream are results too; 0 of any other.
     expert: 0, or one more than the expert whose queue says which rows there are. If it is empty the
     product is passed over. gather: the operand's row is the queue's token, not the place in the
     queue. scatter: the destination's row is, and what is added is scaled by the token's weight.
@@ -215,6 +233,11 @@ class Product:
     relative: int = 0
     by_task: int = 0
     top: int = 0
+    stream_multiplier: int = 0
+    stream_shift: int = 0
+    exp_step: int = 0
+    table: int = 0
+    planes: int = 0
 
 
 @dataclass(frozen=True)
@@ -261,22 +284,26 @@ _ENUMS = {
 }
 
 
-def layout_of(kind: type[Product] | type[Norm]) -> data.StructLayout:
-    """The layout of the instruction words of ``kind``."""
-    return PRODUCT_LAYOUT if kind is Product else NORM_LAYOUT
+def product_layout(scheme: Scheme) -> data.StructLayout:
+    """The layout of the words of the product program in ``scheme``."""
+    return _PRODUCT_LAYOUTS[scheme]
+
+
+def _fields_of(layout: data.StructLayout) -> list[tuple[str, int, int]]:
+    return [(str(name), field.width, field.offset) for name, field in layout]
 
 
 # A layout works its widths out again whenever it is asked.
-_FIELDS = {
-    kind: [(str(name), field.width, field.offset) for name, field in layout_of(kind)]
-    for kind in (Product, Norm)
+_FIELDS: dict[tuple[type, str], list[tuple[str, int, int]]] = {
+    **{(Product, scheme): _fields_of(layout) for scheme, layout in _PRODUCT_LAYOUTS.items()},
+    **{(Norm, scheme): _fields_of(NORM_LAYOUT) for scheme in _PRODUCT_LAYOUTS},
 }
 
 
-def encode(item: Product | Norm) -> int:
+def encode(item: Product | Norm, scheme: Scheme = "edge") -> int:
     """The instruction as an integer; ValueError if a field does not fit."""
     word = 0
-    for name, width, offset in _FIELDS[type(item)]:
+    for name, width, offset in _FIELDS[type(item), scheme]:
         value = int(getattr(item, name))
         if not 0 <= value < 1 << width:
             raise ValueError(f"instruction field {name}: expected {width} bits, got {value}")
@@ -284,12 +311,12 @@ def encode(item: Product | Norm) -> int:
     return word
 
 
-def decode(kind: type[Item], word: int) -> Item:
+def decode(kind: type[Item], word: int, scheme: Scheme = "edge") -> Item:
     """The inverse of `encode`."""
     values: dict[str, Any] = {
-        name: (word >> offset) & ((1 << width) - 1) for name, width, offset in _FIELDS[kind]
+        name: (word >> offset) & ((1 << width) - 1) for name, width, offset in _FIELDS[kind, scheme]
     }
     for name, kind_of in _ENUMS.items():
         if name in values:
             values[name] = kind_of(values[name])
-    return kind(**{field.name: values[field.name] for field in fields(kind)})
+    return kind(**values)

@@ -9,15 +9,26 @@ from dataclasses import replace
 
 import torch
 
+from ...models.integer.ivit.dyadic import dyadic31
 from ...models.integer_model import IntegerOperator
+from ...models.ivit_operators import dyadic_of
 from ..placement import Rows, ceil_div
+from ..units.ivit.gelu_table import table_entries
 from .core import DebugMemory
 from .counters import Counter
 from .draft import Draft, Ready, waiting
 from .instruction import Destination, Product, Source
 from .weight_placement import Matrix, parts
 
-__all__ = ["add", "attention_operand", "embed", "gelu", "linear_product", "result"]
+__all__ = [
+    "add",
+    "attention_operand",
+    "embed",
+    "gelu",
+    "linear_product",
+    "result",
+    "shift_gelu",
+]
 
 _STREAM = (Destination.RESIDUAL, Destination.EMBED)
 _TILE_A_ROW = (Destination.VALUE, *_STREAM, Destination.RESULT)
@@ -145,9 +156,28 @@ def gelu(draft: Draft, operator: IntegerOperator, reader: IntegerOperator) -> No
     _to_tokens(draft, operator, reader.name, item, 1)
 
 
+def shift_gelu(draft: Draft, operator: IntegerOperator, reader: IntegerOperator) -> None:
+    """Through the table of a GELU of scheme ivit to token rows."""
+    table = len(draft.tables)
+    draft.tables.append(table_entries(int(reader.attributes["a"]), dyadic_of(reader, "output")))
+    item = Product(destination=Destination.GELU, table=table, banks=1)
+    _to_tokens(draft, operator, reader.name, item, 1)
+
+
 def add(draft: Draft, operator: IntegerOperator, reader: IntegerOperator) -> None:
     """Added to the residual stream."""
-    _to_stream(draft, operator, reader, Product(destination=Destination.RESIDUAL))
+    item = Product(destination=Destination.RESIDUAL)
+    if reader.kind == "Add31":
+        # The stream is the left one.
+        there, own = dyadic_of(reader, "left"), dyadic_of(reader, "right")
+        item = replace(
+            item,
+            multiplier=own.multiplier,
+            shift=own.shift,
+            stream_multiplier=there.multiplier,
+            stream_shift=there.shift,
+        )
+    _to_stream(draft, operator, reader, item)
 
 
 def embed(draft: Draft, operator: IntegerOperator, reader: IntegerOperator) -> None:
@@ -161,8 +191,17 @@ def embed(draft: Draft, operator: IntegerOperator, reader: IntegerOperator) -> N
         for row in constant.tolist()
         for tile in outputs
     ]
-    void = int(reader.attributes["first_token"])
-    _to_stream(draft, operator, reader, Product(destination=Destination.EMBED, void=void))
+    item = Product(destination=Destination.EMBED, void=int(reader.attributes["first_token"]))
+    if reader.kind == "Embed31":
+        own, there = dyadic_of(reader, "patches"), dyadic31(1.0)
+        item = replace(
+            item,
+            multiplier=own.multiplier,
+            shift=own.shift,
+            stream_multiplier=there.multiplier,
+            stream_shift=there.shift,
+        )
+    _to_stream(draft, operator, reader, item)
 
 
 def attention_operand(draft: Draft, operator: IntegerOperator, reader: IntegerOperator) -> None:

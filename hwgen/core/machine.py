@@ -10,9 +10,14 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ...errors import VitruviusError, nearest
+from ..units.ivit.code_tables import ENTRIES
 from ..units.packed_product import hard_multipliers
+from .scheme import SCHEMES, Arithmetic, Scheme
 
-__all__ = ["Buffers", "Machine", "Order", "load_machine", "machine_names"]
+__all__ = ["TABLE_WORD", "Buffers", "Machine", "Order", "load_machine", "machine_names"]
+
+TABLE_WORD = 4
+"""Entries of GELU's tables in a word that is loaded."""
 
 Order = Literal["reordered", "naive"]
 """When the slots of a product begin their rows: one step apart, or all at once."""
@@ -30,12 +35,15 @@ class Buffers(BaseModel):
     image: int = Field(gt=0, description="int8 patches of one image")
     key: int = Field(gt=0, description="int8 keys of one layer, all heads")
     value: int = Field(gt=0, description="int8 values of one layer, all heads")
-    attention: int = Field(gt=0, description="8-bit softmax weights of two heads, tokens x tokens")
+    attention: int = Field(gt=0, description="softmax weights of two heads, tokens x tokens")
     residual: int = Field(gt=0, description="int16 residual stream, tokens x dim")
     constant: int = Field(gt=0, description="int16 constants of the embedding, tokens x dim")
     weight: int = Field(gt=0, description="int8 weights: what is in use and what comes next")
     column: int = Field(gt=0, description="bias, multiplier and shift of every output column")
     norm_column: int = Field(gt=0, description="gain and offset of every normalised column")
+    tables: int = Field(
+        default=16, gt=0, le=256, description="GELUs of scheme ivit, a table of 256 bytes each"
+    )
     tokens: int = Field(gt=0, le=2048, description="longest sequence, in tokens")
     features: int = Field(gt=0, le=16384, description="longest reduction, in elements")
     results: int = Field(gt=0, le=65536, description="most logits, in elements")
@@ -82,6 +90,9 @@ class Machine(BaseModel):
         description="two rows share a DSP of 27 x 18 bits; changes the area, no result, no cycle",
     )
     clock_hz: float = Field(gt=0, description="clock of the estimate, in Hz")
+    scheme: Scheme = Field(
+        default="edge", description="integer operators that it is built for; a program has its own"
+    )
     buffers: Buffers
 
     @field_validator("clock_hz", mode="before")
@@ -102,6 +113,34 @@ class Machine(BaseModel):
                 f"time, got naive and {self.buffers.experts} experts"
             )
         return self
+
+    @model_validator(mode="after")
+    def _routes_in_its_scheme(self) -> Machine:
+        if self.scheme != "edge" and self.buffers.experts:
+            raise ValueError(
+                f"scheme: expected edge beside buffers.experts, whose router has no form in scheme "
+                f"{self.scheme}, got {self.buffers.experts} experts"
+            )
+        return self
+
+    def for_scheme(self, scheme: Scheme) -> Machine:
+        """The machine of the same sizes for another scheme's operators.
+
+        Raises VitruviusError for a machine with a router, which scheme ivit does not have.
+        """
+        if scheme == self.scheme:
+            return self
+        if scheme != "edge" and self.buffers.experts:
+            raise VitruviusError(
+                f"machine '{self.name}': expected buffers.experts = 0 for a model of scheme "
+                f"{scheme}, got {self.buffers.experts}"
+            )
+        return self.model_copy(update={"scheme": scheme})
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """Widths and cycles of its scheme."""
+        return SCHEMES[self.scheme]
 
     @property
     def loads(self) -> int:
@@ -151,7 +190,8 @@ class Machine(BaseModel):
 
     @property
     def attention_rows(self) -> int:
-        return max(2, self.buffers.attention * 1024 // self.lanes)
+        weight_bytes = self.arithmetic.weight_bytes
+        return max(2, self.buffers.attention * 1024 // (self.lanes * weight_bytes))
 
     @property
     def residual_rows(self) -> int:
@@ -175,13 +215,19 @@ class Machine(BaseModel):
 
     @property
     def column_words(self) -> int:
-        """A column takes 54 bits; the buffer's size is counted as 7 bytes a column."""
-        return max(2, self.buffers.column * 1024 // (7 * self.cols))
+        """The buffer's size is counted as whole bytes a column."""
+        return max(2, self.buffers.column * 1024 // (self.arithmetic.column_bytes * self.cols))
 
     @property
     def norm_column_words(self) -> int:
-        """A column takes 48 bits."""
-        return max(2, self.buffers.norm_column * 1024 // (6 * self.cols))
+        """As of `column_words`."""
+        column_bytes = self.arithmetic.norm_column_bytes
+        return max(2, self.buffers.norm_column * 1024 // (column_bytes * self.cols))
+
+    @property
+    def table_words(self) -> int:
+        """Words of `TABLE_WORD` entries of the tables of scheme ivit."""
+        return self.buffers.tables * ENTRIES // TABLE_WORD
 
     @property
     def slot_words(self) -> int:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..delay import delayed
 from ..ram import Ram
+from ..units.ivit.dyadic import Requantizer31
+from ..units.ivit.layernorm import INormLane
+from ..units.ivit.row_spreads import RowSpreads
 from ..units.layernorm import NormLane, NormScale
 from .counters import COUNTER_BITS, reached
-from .instruction import NORM_LAYOUT, Norm
+from .instruction import NORM_LAYOUT
 from .machine import Machine
 from .residual_stream import moments_layout
 from .runner import Runner
+from .scheme import SPREADS
 
-__all__ = ["COLUMN_BITS", "LATE", "NormEngine", "norm_column_layout"]
-
-COLUMN_BITS = 48
-
-LATE = 1 + NormLane.LATENCY
-"""Cycles from the address of a chunk to the one in which it is written."""
+__all__ = ["NormEngine", "norm_column_layout"]
 
 
-def norm_column_layout(cols: int) -> data.ArrayLayout:
+def norm_column_layout(machine: Machine) -> data.ArrayLayout:
     """One word of the norm columns: the affine constants of ``cols`` columns."""
-    return data.ArrayLayout(data.StructLayout({"offset": signed(32), "gain": signed(16)}), cols)
+    return data.ArrayLayout(machine.arithmetic.norm_column, machine.cols)
 
 
 class NormEngine(wiring.Component):
@@ -49,7 +48,7 @@ class NormEngine(wiring.Component):
         columns = {
             "enable": Out(1),
             "address": Out(range(machine.norm_column_words)),
-            "data": Out(norm_column_layout(cols).size),
+            "data": Out(norm_column_layout(machine).size),
         }
         super().__init__(
             {
@@ -85,11 +84,13 @@ class NormEngine(wiring.Component):
         machine = self.machine
         cols, lanes = machine.cols, machine.lanes
         m.submodules.program = program = Ram(width=NORM_LAYOUT.size, depth=machine.buffers.norms)
-        m.submodules.runner = runner = Runner(Norm, depth=machine.buffers.norms)
+        m.submodules.runner = runner = Runner(NORM_LAYOUT, depth=machine.buffers.norms)
         m.submodules.columns = columns = Ram(
-            width=norm_column_layout(cols).size, depth=machine.norm_column_words
+            width=norm_column_layout(machine).size, depth=machine.norm_column_words
         )
-        m.submodules.scale = scale = NormScale()
+        ivit = machine.scheme == "ivit"
+        scale = RowSpreads(copies=SPREADS) if ivit else NormScale()
+        m.submodules.scale = scale
         for memory, load in ((program, self.load_program), (columns, self.load_columns)):
             m.d.comb += [
                 memory.write_enable.eq(load.enable),
@@ -134,8 +135,9 @@ class NormEngine(wiring.Component):
             scale.i.payload.total.eq(self.moments.total),
             scale.i.payload.squares.eq(self.moments.squares),
             scale.i.payload.width.eq(i.width),
-            scale.i.payload.epsilon.eq(i.epsilon),
         ]
+        if not ivit:
+            m.d.comb += scale.i.payload.epsilon.eq(i.epsilon)
         with m.If(offering):
             with m.If(scale.i.ready):
                 m.d.sync += [
@@ -187,24 +189,14 @@ class NormEngine(wiring.Component):
             ]
 
         # The chunk and its constants arrive one cycle after their addresses, then pass the lanes.
-        column_words = data.View(norm_column_layout(cols), columns.read_data)
+        column_words = data.View(norm_column_layout(machine), columns.read_data)
         scale_of_chunk = Signal.like(current)
         m.d.sync += scale_of_chunk.eq(current)
         results = []
         for index in range(cols):
-            m.submodules[f"lane{index}"] = unit = NormLane()
-            m.d.comb += [
-                unit.x.eq(self.chunk[index]),
-                unit.width.eq(i.width),
-                unit.total.eq(scale_of_chunk.total),
-                unit.mantissa.eq(scale_of_chunk.mantissa),
-                unit.shift.eq(scale_of_chunk.shift),
-                unit.gain.eq(column_words[index].gain),
-                unit.offset.eq(column_words[index].offset),
-                unit.affine_shift.eq(i.affine_shift),
-            ]
-            results.append(unit.result)
-        late = LATE
+            lane_of = self._ivit_lane if ivit else self._edge_lane
+            results.append(lane_of(m, index, i, scale_of_chunk, column_words[index]))
+        late = machine.arithmetic.norm_late
         rows_inside = Signal(12)
         m.d.sync += rows_inside.eq(rows_inside + (offering & scale.i.ready) - self.row_complete)
         count = Signal(range(cols + 1))
@@ -241,3 +233,39 @@ class NormEngine(wiring.Component):
                 row_base.eq(ahead.dst_base),
             ]
         return m
+
+    def _edge_lane(
+        self, m: Module, index: int, i: data.View, row: data.View, column: data.View
+    ) -> Value:
+        """The int8 code of a lane of the chunk that is read."""
+        m.submodules[f"lane{index}"] = unit = NormLane()
+        m.d.comb += [
+            unit.x.eq(self.chunk[index]),
+            unit.width.eq(i.width),
+            unit.total.eq(row.total),
+            unit.mantissa.eq(row.mantissa),
+            unit.shift.eq(row.shift),
+            unit.gain.eq(column.gain),
+            unit.offset.eq(column.offset),
+            unit.affine_shift.eq(i.affine_shift),
+        ]
+        return unit.result
+
+    def _ivit_lane(
+        self, m: Module, index: int, i: data.View, row: data.View, column: data.View
+    ) -> Value:
+        """As `_edge_lane`: normalised to 32 bits, then requantized by the column's factor."""
+        m.submodules[f"lane{index}"] = unit = INormLane()
+        m.submodules[f"requantizer{index}"] = requantizer = Requantizer31(out_bits=8)
+        factor = delayed(m, column, INormLane.LATENCY, name=f"column{index}")
+        m.d.comb += [
+            unit.x.eq(self.chunk[index]),
+            unit.mean.eq(row.mean),
+            unit.factor.eq(delayed(m, row.factor, 1, name=f"factor{index}")),
+            unit.bias.eq(column.bias),
+            unit.alive.eq(column.alive),
+            requantizer.code.eq(unit.result),
+            requantizer.multiplier.eq(factor.multiplier),
+            requantizer.shift.eq(factor.shift),
+        ]
+        return requantizer.result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ...models.integer_model import IntegerOperator
@@ -9,13 +10,31 @@ from .core import DebugMemory
 from .counters import modular
 from .draft import Draft
 from .instruction import Norm
-from .norm_engine import COLUMN_BITS
+from .packing import packed_columns
 
-__all__ = ["layernorm", "select"]
+__all__ = ["i_layernorm", "layernorm", "select"]
 
 
 def layernorm(draft: Draft, operator: IntegerOperator) -> None:
     """One normalisation; only of the row that is chosen, if nobody reads another one."""
+    codes = draft.model.layernorm_codes(operator)
+    columns = {"gain": codes.gain.tolist(), "offset": codes.offset.tolist()}
+    _normalise(draft, operator, columns, Norm(affine_shift=codes.shift, epsilon=codes.epsilon))
+
+
+def i_layernorm(draft: Draft, operator: IntegerOperator) -> None:
+    """As `layernorm`, in scheme ivit."""
+    columns = {
+        role: draft.model.tensors[operator.tensors[role]].tolist()
+        for role in ("bias", "multiplier", "shift", "alive")
+    }
+    _normalise(draft, operator, columns, Norm())
+
+
+def _normalise(
+    draft: Draft, operator: IntegerOperator, columns: Mapping[str, list[int]], item: Norm
+) -> None:
+    """Appends the normalisation, with ``columns``: the values of each feature."""
     tokens, width = operator.output
     readers = draft.readers[operator.name]
     chosen = {int(reader.attributes["token"]) for reader in readers if reader.kind == "Select"}
@@ -25,13 +44,20 @@ def layernorm(draft: Draft, operator: IntegerOperator) -> None:
     draft.places[operator.name] = place
     draft.need("normal", count * place.pitch)
     tiles = len(draft.packing.outputs(1, width))
-    codes = draft.model.layernorm_codes(operator)
     base = len(draft.norm_columns)
     source = draft.ready[operator.inputs[0]]
-    draft.norm_columns += _columns(draft, operator)
+    layout = draft.machine.arithmetic.norm_column
+    draft.norm_columns += [
+        packed_columns(
+            layout,
+            [{name: of[at] for name, of in columns.items()} if at >= 0 else {} for at in tile],
+        )
+        for tile in draft.packing.outputs(1, width).tolist()
+    ]
     draft.ready[operator.name] = draft.norm(
         operator,
-        Norm(
+        replace(
+            item,
             row_threshold=modular(source.first + (0 if source.together else first)),
             row_step=int(not source.together),
             # the last product that reads the rows of the normalisation before
@@ -45,26 +71,10 @@ def layernorm(draft: Draft, operator: IntegerOperator) -> None:
             dst_stride=place.pitch,
             column_base=base,
             width=width,
-            affine_shift=codes.shift,
-            epsilon=codes.epsilon,
         ),
     )
     if not only:
         draft.boundary(operator.name, DebugMemory.NORMAL, place)
-
-
-def _columns(draft: Draft, operator: IntegerOperator) -> list[int]:
-    """Gain and offset of ``cols`` features a word."""
-    codes = draft.model.layernorm_codes(operator)
-    gain, offset = codes.gain.tolist(), codes.offset.tolist()
-    return [
-        sum(
-            ((offset[output] & 0xFFFFFFFF) | (gain[output] & 0xFFFF) << 32) << (COLUMN_BITS * lane)
-            for lane, output in enumerate(tile)
-            if output >= 0
-        )
-        for tile in draft.packing.outputs(1, operator.output[1]).tolist()
-    ]
 
 
 def select(draft: Draft, operator: IntegerOperator) -> None:

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..delay import delayed
 from ..ram import Ram
-from .instruction import PRODUCT_LAYOUT, Source
+from .instruction import Source, product_layout
 from .machine import Machine
 
 __all__ = ["OperandFeed"]
@@ -31,7 +31,7 @@ class OperandFeed(wiring.Component):
         word = data.ArrayLayout(unsigned(8), depth)
         super().__init__(
             {
-                "instruction": In(PRODUCT_LAYOUT),
+                "instruction": In(product_layout(machine.scheme)),
                 "issue": In(1),
                 "first": In(1),
                 "last": In(1),

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
+from amaranth.lib import data
 from torch import Tensor
 
 from ...models.integer_model import IntegerModel, IntegerOperator
 from ..placement import Rows, ceil_div
-from .drain_path import COLUMN_BITS
 from .machine import Machine
 
-__all__ = ["Packing"]
+__all__ = ["Packing", "packed_columns"]
+
+
+def packed_columns(layout: data.StructLayout, columns: Sequence[Mapping[str, int]]) -> int:
+    """A word of columns with the fields of ``layout``, from each one's values by name.
+
+    Raises ValueError if a value does not fit its field.
+    """
+    word = 0
+    for index, column in enumerate(columns):
+        for name, value in column.items():
+            field = layout[name]
+            low = -(1 << (field.width - 1)) if field.shape.signed else 0
+            if not low <= value < low + (1 << field.width):
+                raise ValueError(f"column field {name}: expected {field.width} bits, got {value}")
+            bits = value & ((1 << field.width) - 1)
+            word |= bits << (index * layout.size + field.offset)
+    return word
 
 
 class Packing:
@@ -33,19 +52,23 @@ class Packing:
         return torch.cat(self._weights)
 
     def columns_of(self, operator: IntegerOperator, outputs: Tensor) -> list[int]:
-        """Column words of a Linear, one integer of ``cols`` x 54 bits a word; ``outputs``:
-        [tiles, cols] output index of each lane, -1 for none.
+        """Column words of a Linear, one integer a word; ``outputs``: [tiles, cols] output index of
+        each lane, -1 for none.
         """
+        layout = self._machine.arithmetic.column
         bias, multiplier, shift = (
             self._model.tensors[operator.tensors[role]].to(torch.int64).tolist()
             for role in ("bias", "multiplier", "shift")
         )
         return [
-            sum(
-                ((bias[output] & 0xFFFFFFFF) | multiplier[output] << 32 | shift[output] << 48)
-                << (COLUMN_BITS * lane)
-                for lane, output in enumerate(tile)
-                if output >= 0
+            packed_columns(
+                layout,
+                [
+                    {"bias": bias[at], "multiplier": multiplier[at], "shift": shift[at]}
+                    if at >= 0
+                    else {}
+                    for at in tile
+                ],
             )
             for tile in outputs.tolist()
         ]

@@ -16,7 +16,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..ram import Ram
 from .counters import COUNTER_BITS, Counter, reached
-from .instruction import EXPERT_BITS, PRODUCT_LAYOUT, Product
+from .instruction import EXPERT_BITS, product_layout
 from .machine import Machine
 from .runner import Runner
 from .schedule import QUEUE_READ
@@ -78,7 +78,8 @@ class ProductEngine(wiring.Component):
     Outputs: ``instruction`` of the issued word, ``contexts`` with both instructions in flight and
     ``context``, the number of the present one; address ``b_word``; ``word`` (index in the row, for
     the slot buffers); ``issue`` (a word is issued), ``first``/``last`` (of the row's words),
-    ``partial`` (last word, lanes beyond last_lanes are void). For each of the words that the token
+    ``partial`` (last word of a row or of a plane, lanes beyond last_lanes are void), ``upper`` (a
+    word of upper bytes). For each of the words that the token
     side can give at once (``machine.loads``): ``load`` (it goes into slot ``load_slot``, or in the
     naive order into the slot of its own number), ``load_void``, its address ``a_word``, and with
     the first word of a row ``load_first`` and ``record``. ``opening``: the first word of a product.
@@ -97,6 +98,7 @@ class ProductEngine(wiring.Component):
         self.machine = machine
         rows = machine.rows
         self.record_layout = slot_record(machine)
+        self.layout = product_layout(machine.scheme)
         super().__init__(
             {
                 "clear": In(1),
@@ -126,17 +128,18 @@ class ProductEngine(wiring.Component):
                         {
                             "enable": Out(1),
                             "address": Out(range(machine.buffers.products)),
-                            "data": Out(PRODUCT_LAYOUT.size),
+                            "data": Out(self.layout.size),
                         }
                     )
                 ),
-                "instruction": Out(PRODUCT_LAYOUT),
-                "contexts": Out(data.ArrayLayout(PRODUCT_LAYOUT, CONTEXTS)),
+                "instruction": Out(self.layout),
+                "contexts": Out(data.ArrayLayout(self.layout, CONTEXTS)),
                 "context": Out(range(CONTEXTS)),
                 "issue": Out(1),
                 "first": Out(1),
                 "last": Out(1),
                 "partial": Out(1),
+                "upper": Out(1),
                 "word": Out(range(machine.slot_words)),
                 "a_word": Out(data.ArrayLayout(24, machine.loads)),
                 "b_word": Out(24),
@@ -168,10 +171,8 @@ class ProductEngine(wiring.Component):
         skewed = loads == 1 and rows > 1
         routed = machine.buffers.experts > 0
 
-        m.submodules.program = program = Ram(
-            width=PRODUCT_LAYOUT.size, depth=machine.buffers.products
-        )
-        m.submodules.runner = runner = Runner(Product, depth=machine.buffers.products)
+        m.submodules.program = program = Ram(width=self.layout.size, depth=machine.buffers.products)
+        m.submodules.runner = runner = Runner(self.layout, depth=machine.buffers.products)
         m.d.comb += [
             program.write_enable.eq(self.load_program.enable),
             program.write_address.eq(self.load_program.address),
@@ -201,7 +202,7 @@ class ProductEngine(wiring.Component):
                 m.d.sync += bases[name].eq(bases[name] + total)
 
         # Products begin in order, each in the context that the one before the last has left.
-        contexts = [Signal(PRODUCT_LAYOUT, name=f"context{index}") for index in range(CONTEXTS)]
+        contexts = [Signal(self.layout, name=f"context{index}") for index in range(CONTEXTS)]
         context = Signal(range(CONTEXTS))
         in_flight = Signal(range(CONTEXTS + 1))
         i = self.instruction
@@ -293,9 +294,19 @@ class ProductEngine(wiring.Component):
             self.issue.eq(advance & in_words),
             self.first.eq(phase == 0),
             self.last.eq(step_last),
-            self.partial.eq(self.last),
             self.word.eq(phase),
         ]
+
+        next_b = Signal()  # the other side's next word is another one
+        m.d.comb += [self.partial.eq(self.last), next_b.eq(1)]
+        if machine.scheme == "ivit":
+            # Words of lower and upper bytes by turns; both meet the same word of the other side.
+            with m.If(i.planes):
+                m.d.comb += [
+                    self.upper.eq(phase[0]),
+                    self.partial.eq(phase >= i.words - 2),
+                    next_b.eq(phase[0]),
+                ]
 
         # Why no word is issued.
         row_waits, start_waits = Signal(), Signal()
@@ -412,7 +423,9 @@ class ProductEngine(wiring.Component):
         with m.If(advance):
             m.d.sync += phase.eq(phase + 1)
             with m.If(in_words):
-                m.d.sync += [a_word.eq(a_word + 1), b_word.eq(b_word + i.b_word_stride)]
+                m.d.sync += a_word.eq(a_word + 1)
+                with m.If(next_b):
+                    m.d.sync += b_word.eq(b_word + i.b_word_stride)
             with m.If(step_last):
                 m.d.sync += phase.eq(begin)
                 # slots
@@ -478,7 +491,7 @@ class ProductEngine(wiring.Component):
         with m.If(primed):
             m.d.sync += [row.eq(following), a_word.eq(following.word)]
 
-        begun = Signal(PRODUCT_LAYOUT)
+        begun = Signal(self.layout)
         m.d.comb += begun.eq(ahead)
         first_threshold = bases[ahead.row_wait] + ahead.row_threshold
         if routed:

@@ -135,9 +135,10 @@ class Program:
 
     steps, norms: what the two engines do for one image, in order. boot, fetches: transfers before
     the first image, and those of each image.
-    weights: uint8 [words, cols * depth]; columns, norm_columns, constants: one integer a word.
+    weights: uint8 [words, cols * depth]; columns, norm_columns, tables, constants: one integer a
+    word.
     image_tokens, image_words, image_features: an image is tokens x words of ``depth`` bytes.
-    results: 16-bit codes that are sent; they are result_tokens rows of result_features each, in
+    results: codes that are sent; they are result_tokens rows of result_features each, in
     rows of whole chunks. totals: what one image adds to each counter. mixtures: in order.
     """
 
@@ -150,6 +151,7 @@ class Program:
     weights: Tensor
     columns: tuple[int, ...]
     norm_columns: tuple[int, ...]
+    tables: tuple[int, ...]
     constants: tuple[int, ...]
     image_tokens: int
     image_words: int
@@ -181,7 +183,8 @@ class Program:
             column_base=totals[Counter.FETCHED],
             row_threshold=totals[Counter.ROUTED],
         )
-        return [encode(step.instruction) for step in self.steps] + [encode(loop)]
+        words = (*(step.instruction for step in self.steps), loop)
+        return [encode(word, self.machine.scheme) for word in words]
 
     def norm_words(self) -> list[int]:
         """The norm program."""
@@ -205,6 +208,7 @@ class Program:
             Target.COLUMN: self.columns,
             Target.NORM_COLUMN: self.norm_columns,
             Target.CONSTANT: self.constants,
+            Target.TABLE: self.tables,
         }
         return list(columns[target])
 
@@ -242,7 +246,7 @@ def violations(program: Program) -> list[str]:
         item = step.instruction
         where = f"product {index} ({step.name})"
         try:
-            encode(item)
+            encode(item, machine.scheme)
         except ValueError as error:
             found.append(f"{where}: {error}")
         if not (item.tokens and item.tiles and item.words and item.group_tiles and item.banks):

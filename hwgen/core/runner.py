@@ -5,10 +5,10 @@ once for each image.
 from __future__ import annotations
 
 from amaranth.hdl import Module, Signal
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .instruction import Norm, Opcode, Product, layout_of
+from .instruction import Opcode
 
 __all__ = ["FETCH", "Runner"]
 
@@ -26,12 +26,12 @@ class Runner(wiring.Component):
 
     Parameters
     ----------
-    kind : the instruction's class.
+    layout : of the instruction's words.
     depth : words of the program memory.
     """
 
-    def __init__(self, kind: type[Product] | type[Norm], *, depth: int) -> None:
-        self.layout = layout_of(kind)
+    def __init__(self, layout: data.StructLayout, *, depth: int) -> None:
+        self.layout = layout
         super().__init__(
             {
                 "run": In(1),

@@ -10,6 +10,7 @@ from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from ..delay import delayed
 from .packed_product import SUMMED, PackedDot
 
 __all__ = ["LATENCY", "ComputeArray", "cycles"]
@@ -18,6 +19,8 @@ LATENCY = 4
 """Cycles from the cycle in which the last word of a product is at the inputs to its row 0 at the
 drain.
 """
+
+_PLANE_BITS = 8
 
 
 def cycles(words: int, rows: int) -> tuple[int, int]:
@@ -42,6 +45,7 @@ class ComputeArray(wiring.Component):
     Parameters
     ----------
     rows, cols, depth : the array's extents, each at least 1.
+    planes : whether a word can be of upper bytes (``upper``).
     packing : two rows share a multiplier of 27 x 18 bits (see `packed_product`): the same results
         in the same cycles from half the multipliers, where the device's are wide enough. Up to four
         products are summed inside the DSPs, the rest of ``depth`` in the stage that accumulates.
@@ -51,15 +55,19 @@ class ComputeArray(wiring.Component):
     a : In, rows x depth signed 9-bit (int8 activations, or unsigned 8-bit softmax weights)
     b : In, cols x depth signed 8-bit
     valid, first, last : In; ``first`` restarts the sums, ``last`` sends them to the drain
+    upper : In, with ``planes``; the word's products count 256 times: of 16-bit elements of ``a``
+        the upper bytes
     drain_valid, drain_row, drain : Out, one row of ``cols`` 32-bit sums
     """
 
-    def __init__(self, *, rows: int, cols: int, depth: int, packing: bool = False) -> None:
+    def __init__(
+        self, *, rows: int, cols: int, depth: int, packing: bool = False, planes: bool = False
+    ) -> None:
         for name, extent in (("rows", rows), ("cols", cols), ("depth", depth)):
             if extent < 1:
                 raise ValueError(f"{name}: expected at least 1, got {extent}")
         self.rows, self.cols, self.depth = rows, cols, depth
-        self.packing = packing
+        self.packing, self.planes = packing, planes
         super().__init__(
             {
                 "a": In(data.ArrayLayout(data.ArrayLayout(signed(9), depth), rows)),
@@ -67,6 +75,7 @@ class ComputeArray(wiring.Component):
                 "valid": In(1),
                 "first": In(1),
                 "last": In(1),
+                **({"upper": In(1)} if planes else {}),
                 "drain_valid": Out(1),
                 "drain_row": Out(range(rows)),
                 "drain": Out(data.ArrayLayout(signed(32), cols)),
@@ -93,11 +102,14 @@ class ComputeArray(wiring.Component):
         capture = Signal()
         m.d.comb += capture.eq(valid & last)
         totals = self._packed_totals(m) if self.packing else self._totals(m)
+        upper = delayed(m, self.upper, 3, name="upper") if self.planes else None
         for row in range(self.rows):
             for col in range(self.cols):
                 total = totals[row, col]
                 accumulator = Signal(signed(32), name=f"acc_{row}_{col}")
                 following = Signal(signed(32), name=f"next_{row}_{col}")
+                if upper is not None:
+                    total = Mux(upper, total << _PLANE_BITS, total).as_signed()
                 # One adder whose other operand is masked: a LUT per bit does both.
                 m.d.comb += following.eq(Mux(first, 0, accumulator) + total)
                 with m.If(valid):
