@@ -20,7 +20,7 @@ from .integer.ivit.dyadic import dyadic31
 from .integer.ivit.layernorm import affine
 from .integer.ivit.shift_exp import reciprocal_step
 from .integer.ivit.shift_gelu import LARGEST_STEP, SLOPE
-from .integer.ivit.shiftmax import OCTAVES, largest_step, octaves_reached
+from .integer.ivit.shiftmax import OCTAVES, WIDEST_STEP, largest_step, octaves_reached
 from .integer.rounding import saturate
 from .integer_operator import IntegerOperator
 from .ivit_operators import ROOTS
@@ -223,9 +223,11 @@ class IvitLowering(Lowering):
     ) -> dict[str, int | float]:
         if region.bias:
             raise NoIntegerFormError("a mask or position bias has no form in scheme ivit")
-        scores = max(self.activation_scale(region.scores), 1 / largest_step(region.keys))
-        a = reciprocal_step(scores, nearest=not self._faithful)
-        a = min(a, largest_step(region.keys))
+        # A finer step than that of the widest range of `a` would gain nothing: half a step of it
+        # changes an exponential by a thousandth.
+        limit = min(largest_step(region.keys), WIDEST_STEP)
+        scores = max(self.activation_scale(region.scores), 1 / limit)
+        a = min(reciprocal_step(scores, nearest=not self._faithful), limit)
         return {
             "a": a,
             "octaves": octaves_reached(a) if self.options.ivit_octaves == "fitted" else OCTAVES,

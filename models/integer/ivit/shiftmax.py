@@ -7,10 +7,12 @@ from torch import Tensor
 
 from .shift_exp import shift_exp
 
-__all__ = ["OCTAVES", "largest_step", "octaves_reached", "shiftmax"]
+__all__ = ["OCTAVES", "WIDEST_STEP", "largest_step", "octaves_reached", "shiftmax"]
 
 OCTAVES = 15
 """How many octaves below the row's maximum a score may lie until its weight stays what it is."""
+WIDEST_STEP = 511
+"""The largest ``a`` that a lowered model has; the hardware keeps it in 9 bits."""
 _TOP = (1 << 31) - 1
 _FARTHEST = 255 + 128 - 16
 """``d + d/2 - d/16`` of the largest difference of two 8-bit scores."""
