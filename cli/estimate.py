@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +20,21 @@ from .options import (
 )
 from .output import Output
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..models.zoo.network_file import ZooNetwork
+    from ..sim.npu.target import NpuTarget
+
 __all__ = ["estimate"]
+
+
+class _Phase(StrEnum):
+    """How a language model runs."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"
+    BOTH = "both"
 
 
 def estimate(
@@ -29,13 +44,51 @@ def estimate(
         typer.Option(
             "--on",
             metavar="BACKEND:TARGET",
-            help="Where, such as fpga:zcu102 or npu:edge32; repeatable.",
+            help="Where, such as fpga:zcu102 or npu:edge32; repeatable. Several with commas "
+            "between them are also put side by side, in one record.",
         ),
     ] = ["fpga:zcu102"],  # noqa: B006
     machine: MachineName = "small",
     latency: MemoryLatency = 100,
     gap: MemoryGap = 0,
     outstanding: MemoryOutstanding = 16,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            metavar="WIDTHS",
+            help="On NPUs: bits of weights and activations, w8a8, w8a16, w4a16 or w4a8, and how "
+            "many weights share a scale, such as w4a16g32. Default: the target's.",
+            show_default=False,
+        ),
+    ] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(
+            "--context",
+            metavar="TOKENS,...",
+            help="Of a language model: lengths of its context. Default: the model's own.",
+            show_default=False,
+        ),
+    ] = None,
+    phase: Annotated[
+        _Phase | None,
+        typer.Option(
+            "--phase",
+            help="Of a language model: the whole context at once, one token behind it, or both.",
+            show_default=False,
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            "--image-size",
+            metavar="PIXELS",
+            help="On NPUs: square images of another size, for a zoo model or a model's TOML file "
+            "without weights.",
+            show_default=False,
+        ),
+    ] = None,
     weights: Weights = None,
     calibration: Calibration = None,
     json: JsonFile = None,
@@ -48,20 +101,25 @@ def estimate(
     may also be a file that quantize wrote, for FPGAs.
 
     On an NPU cycles are by formula, from the traced model; --machine and memory are the target's.
+    A language model of the zoo is estimated for prefill and decode over --context.
 
-    Example: vitruvius estimate vit_digits --on fpga:zcu102 --on npu:edge16 --machine medium
+    Examples: vitruvius estimate vit_digits --on fpga:zcu102,npu:edge16 --machine medium;
+    vitruvius estimate lfm2_1.2b --on npu:sa8295p --precision w4a16 --context 1,1024,4096
     """
     output = Output(json)
     from ..fpga_targets.device import device_names, load_target
     from ..hwgen.axi.memory_model import MemoryModel
     from ..hwgen.core.compiler import compile_model
     from ..hwgen.core.machine import load_machine
+    from ..reports.beside import beside_record, beside_tables
     from ..reports.table import estimate_table
     from ..sim.estimate import Estimate, estimate_fpga
     from ..sim.npu.report import estimate_npu
-    from ..sim.npu.target import load_npu, npu_names
+    from ..sim.npu.target import load_npu, npu_names, with_precision
     from .workload import load_workload, quantized, trace_workload
 
+    together = any("," in target for target in on)
+    on = [name.strip() for target in on for name in target.split(",")]
     for target in on:
         if not target.startswith(("fpga:", "npu:")):
             known = [
@@ -69,10 +127,30 @@ def estimate(
                 *(f"npu:{n}" for n in npu_names()),
             ]
             raise VitruviusError(f"unknown target '{target}': {nearest(target, known)}")
+    if together and (twice := sorted({target for target in on if on.count(target) > 1})):
+        raise VitruviusError(f"--on: expected different targets, got {twice[0]} more than once")
     npus = {target: load_npu(target) for target in on if target.startswith("npu:")}
+    if precision is not None:
+        npus = {target: with_precision(npu, precision) for target, npu in npus.items()}
     fpgas = [target for target in on if target not in npus]
     for target in fpgas:
         load_target(target)
+    given = {"--precision": precision, "--image-size": image_size, "--context": context}
+    for option, value in {**given, "--phase": phase}.items():
+        if fpgas and value is not None:
+            raise VitruviusError(f"{option} is for NPUs, and {fpgas[0]} is none")
+    if (language := _language(model)) is not None:
+        if fpgas:
+            raise VitruviusError(
+                f"{fpgas[0]}: {model} is a language model, which is estimated on NPUs only"
+            )
+        if weights is not None or image_size is not None:
+            raise VitruviusError(f"{model} is estimated by its shapes: no --weights, no images")
+        _estimate_language(output, language, npus, context, phase or _Phase.BOTH)
+        return
+    for option, value in (("--context", context), ("--phase", phase)):
+        if value is not None:
+            raise VitruviusError(f"{option}: {model} is no language model of the zoo")
     estimates: dict[str, Estimate] = {}
     graph = None
     if fpgas:
@@ -89,9 +167,60 @@ def estimate(
                 f"{next(iter(npus))}: expected a model to trace, got {model}, a file that quantize "
                 "wrote, which does not hold the graph"
             )
-        graph = graph or trace_workload(load_workload(model, weights))
+        graph = graph or trace_workload(
+            load_workload(model, weights, shapes=True, image_size=image_size)
+        )
         for target, npu in npus.items():
             estimates[target] = estimate_npu(graph, npu)
-    for target in on:
-        output.console.print(estimate_table(estimates[target]))
-    output.write_json([estimates[target].record() for target in on])
+    found = [estimates[target] for target in on]
+    if together and len(found) > 1:
+        for part in beside_tables(found, graph):
+            output.console.print(part)
+    for item in found:
+        output.console.print(estimate_table(item))
+    if together and len(found) > 1:
+        output.write_json(beside_record(found, graph))
+    else:
+        output.write_json([item.record() for item in found])
+
+
+def _language(model: str) -> ZooNetwork | None:
+    """The zoo's language model that ``model`` names, or the one that a TOML file describes."""
+    from ..models.resolve import zoo_entry
+    from ..models.zoo.network_file import ZooNetwork
+
+    entry = zoo_entry(model)
+    return entry if isinstance(entry, ZooNetwork) and entry.kind == "language" else None
+
+
+def _estimate_language(
+    output: Output,
+    entry: ZooNetwork,
+    npus: Mapping[str, NpuTarget],
+    context: str | None,
+    phase: _Phase,
+) -> None:
+    from ..models.phases import PHASES
+    from ..models.zoo.language_config import LanguageConfig
+    from ..reports.language import language_table
+    from ..sim.npu.language import language_report
+
+    assert isinstance(entry.config, LanguageConfig)
+    contexts = [entry.config.context] if context is None else _lengths(context)
+    phases = [item for item in PHASES if phase in (_Phase.BOTH, item)]
+    reports = [
+        language_report(entry.name, entry.config, npu, contexts, phases) for npu in npus.values()
+    ]
+    for report in reports:
+        output.console.print(language_table(report))
+    output.write_json([report.record() for report in reports])
+
+
+def _lengths(text: str) -> list[int]:
+    """Whole numbers with commas between them, in order, each once."""
+    try:
+        return sorted({int(word) for word in text.split(",")})
+    except ValueError:
+        raise VitruviusError(
+            f"--context: expected numbers of tokens such as 1,1024,4096, got '{text}'"
+        ) from None

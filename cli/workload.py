@@ -55,14 +55,25 @@ class Quantized:
     warning: str = ""
 
 
-def load_workload(model: str, weights: Path | None, *, shapes: bool = False) -> Workload:
+def load_workload(
+    model: str, weights: Path | None, *, shapes: bool = False, image_size: int | None = None
+) -> Workload:
     """The module that MODEL names, with the file of ``--weights`` loaded into it.
 
     With ``shapes`` values are not needed: a large zoo model without weights has none.
+    ``image_size`` replaces that of a zoo model or of a model's TOML file without weights.
     """
-    from ..models.resolve import resolve_model
+    from ..models.resolve import entry_workload, resized, resolve_model, zoo_entry
     from ..models.zoo.pretrained import load_pretrained
 
+    if image_size is not None:
+        entry = zoo_entry(model)
+        if entry is None or weights is not None:
+            raise VitruviusError(
+                "--image-size is for a zoo model or a model's TOML file without weights, got "
+                + (model if entry is None else f"--weights {weights}")
+            )
+        return entry_workload(resized(entry, image_size), shapes=shapes)
     workload = resolve_model(model, shapes=shapes and weights is None)
     if weights is not None:
         load_pretrained(workload.module, weights)

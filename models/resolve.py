@@ -8,11 +8,12 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ..errors import VitruviusError, nearest
@@ -21,11 +22,25 @@ from .exported_program import load_program
 from .hugging_face import CONFIG, load_folder
 from .user_line import first_line, user_line
 from .zoo import ZOO, ZooModel
-from .zoo.model_file import load_model_file
-from .zoo.network_file import NETWORKS, ZooNetwork, load_network_file, network_kind
+from .zoo.config import VisionTransformerConfig
+from .zoo.model_file import load_model_file, problems
+from .zoo.network_file import (
+    NETWORKS,
+    ZooNetwork,
+    load_network_file,
+    network_kind,
+    with_image_size,
+)
 from .zoo.pretrained import load_pretrained
 
-__all__ = ["Workload", "entry_workload", "resolve_model", "zoo_entry", "zoo_names"]
+__all__ = [
+    "Workload",
+    "entry_workload",
+    "resized",
+    "resolve_model",
+    "zoo_entry",
+    "zoo_names",
+]
 
 _PROGRAM_SUFFIXES = (".pt2", ".pt", ".pth")
 _SIZE_NAMES = ("image_size", "img_size", "input_size")
@@ -102,6 +117,23 @@ def zoo_entry(spec: str) -> ZooModel | ZooNetwork | None:
         path = Path(spec)
         return load_network_file(path) if network_kind(path) else load_model_file(path)
     return None
+
+
+def resized(entry: ZooModel | ZooNetwork, image_size: int) -> ZooModel | ZooNetwork:
+    """The entry for square images of another size.
+
+    Raises ``VitruviusError`` where the sizes do not fit, or weights are for the old ones.
+    """
+    if isinstance(entry, ZooNetwork):
+        return with_image_size(entry, image_size)
+    if entry.weights is not None:
+        raise VitruviusError(f"{entry.name} has weights for images of its own size")
+    try:
+        fields = entry.config.model_dump() | {"image_size": image_size}
+        config = VisionTransformerConfig.model_validate(fields)
+    except ValidationError as error:
+        raise VitruviusError(f"{entry.name}: {problems(error)}") from error
+    return replace(entry, name=f"{entry.name}_{image_size}", config=config)
 
 
 def entry_workload(entry: ZooModel | ZooNetwork, *, shapes: bool = False) -> Workload:

@@ -69,7 +69,7 @@ def behind_heads(region: AttentionRegion, dones: Mapping[str, Cost]) -> Cost:
     products = [dones[name] for name in (region.scores, region.apply)]
     if softmax.unit != "vector unit" or any(done.unit != "array" for done in products):
         return softmax
-    heads = region.heads * region.windows
+    heads = (region.kv_heads or region.heads) * region.windows
     one = -(-softmax.cycles // heads)
     beside = sum(done.cycles for done in products) // heads
     exposed = min(softmax.cycles, one + (heads - 1) * max(0, one - beside))

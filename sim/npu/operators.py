@@ -14,7 +14,7 @@ from typing import Literal
 from ...models.graph import Graph, Operator
 from ..systolic_report import Gemm, products
 from .gemm import GemmWork, Place
-from .placement import ADDRESSING, MOVES, Placement, place
+from .placement import ADDRESSING, MOVES, ROWS, Placement, place
 from .target import NpuTarget
 from .vector import VectorWork, actions, elementwise, lane_cycles, lane_latency, vector_work
 
@@ -75,6 +75,8 @@ def jobs_of(graph: Graph, target: NpuTarget) -> tuple[list[Job], Placement]:
             job = Job(op, "addresses", reason="none: stored by the operator before it")
         elif op.kind in ADDRESSING:
             job = Job(op, "addresses", reason="none: the DMA of the next operator reads through it")
+        elif op.kind in ROWS:
+            job = _rows(op, graph, target, placement)
         elif op.name in inside:
             job = _in_tiles(op, inside[op.name], target)
         elif op.name in gemms and not _on_lanes(op, gemms[op.name], target):
@@ -95,7 +97,7 @@ def _refusal(op: Operator, graph: Graph, target: NpuTarget) -> str:
     if op.kind == "Resize" and not _nearest(op) and vector_work(op, [()], target) is None:
         mode = op.attributes["mode"]
         return f"Resize: no rule of the vector unit for mode {mode} with antialias"
-    free = ADDRESSING | MOVES | {"Input", "Constant", "Output"}
+    free = ADDRESSING | MOVES | ROWS | {"Input", "Constant", "Output"}
     if op.macs or op.kind in free:
         return ""
     if vector_work(op, [graph.operator(name).output.shape for name in op.inputs], target) is None:
@@ -133,16 +135,24 @@ def _array(op: Operator, gemm: Gemm, graph: Graph, target: NpuTarget, placement:
     widths = target.widths
     right_bits, operand = widths.weight, "weights"
     right_place: Place = "dram"
+    right_share = Fraction(1, side_by_side)
+    groups = 1
     if op.kind == "MatMul":
+        M, count = _shared_right(op, graph, M, count)
         right = _moved(op.inputs[1], "weights", graph, placement)
         right_bits, right_place = placement.bits[op.inputs[1]], right.place
         regions = {name for region in graph.regions for name in (region.scores, region.apply)}
         operand = "keys and values" if op.name in regions else "right operands"
+    elif widths.weight_group and side_by_side == 1:
+        groups = -(-K // widths.weight_group)
+        right_share = Fraction(K * right_bits + groups * widths.weight_scale, K * right_bits)
     behind = placement.behind.get(op.name, ())
     final = placement.last(op.name)
     each: Counter[str] = Counter({"requantize": 1})
     if "bias" in op.tensors:
         each["alu"] += 1
+    if groups > 1:
+        each.update({"multiply": groups - 1, "alu": groups - 1})
     latency = lane_latency(each, target)
     own = Counter({name: number * M * N * count for name, number in each.items()})
     side = {"dram": 0, "chip": 0}
@@ -171,12 +181,27 @@ def _array(op: Operator, gemm: Gemm, graph: Graph, target: NpuTarget, placement:
         weights=right_place,
         outputs=placement.where.get(final, "dram"),
         input_share=(share.numerator, share.denominator),
-        weight_share=(1, side_by_side),
+        weight_share=(right_share.numerator, right_share.denominator),
         epilogue=lane_cycles(each, target),
         epilogue_latency=latency,
         side_bits=(side["dram"], side["chip"]),
     )
     return Job(op, "array", gemm=work, actions=own, operand=operand)
+
+
+def _shared_right(op: Operator, graph: Graph, M: int, count: int) -> tuple[int, int]:
+    """Rows and number of products where several products read one right operand: grouped queries
+    are more rows of it.
+    """
+    lead = op.output.shape[:-2]
+    right = graph.operator(op.inputs[1]).output.shape[:-2]
+    right = (1,) * (len(lead) - len(right)) + right
+    shared = 1
+    for whole, own in zip(reversed(lead), reversed(right), strict=True):
+        if own != 1:
+            break
+        shared *= whole
+    return (M * shared, count // shared) if count % shared == 0 else (M, count)
 
 
 def _in_tiles(op: Operator, product: str, target: NpuTarget) -> Job:
@@ -190,6 +215,23 @@ def _in_tiles(op: Operator, product: str, target: NpuTarget) -> Job:
         reason=f"none: in the vector unit, on the tiles of {product}",
         product=product,
     )
+
+
+def _rows(op: Operator, graph: Graph, target: NpuTarget, placement: Placement) -> Job:
+    """What is new, stored behind what is kept; or rows of a table, one for each token."""
+    bits = placement.bits[op.name]
+    if op.kind == "Append":
+        new = _moved(op.inputs[1], "new keys, values and states", graph, placement)
+        write = Moved("new keys, values and states", new.bytes, "dram")
+        return Job(op, "DMA", reads=(new,), write=write)
+    elements = prod(op.output.shape)
+    tokens, width = elements // op.output.shape[-1], op.output.shape[-1]
+    reads = (
+        Moved("weights", target.widths.weight_bytes(tokens, width), "dram"),
+        _moved(op.inputs[0], "inputs", graph, placement),
+    )
+    outputs = Moved("outputs", -(-elements * bits // 8), placement.where.get(op.name, "dram"))
+    return Job(op, "DMA", reads=reads, write=outputs)
 
 
 def _other(

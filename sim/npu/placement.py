@@ -18,13 +18,15 @@ from .gemm import Place
 from .target import NpuTarget
 from .vector import elementwise
 
-__all__ = ["ADDRESSING", "MOVES", "PRODUCTS", "Placement", "place"]
+__all__ = ["ADDRESSING", "MOVES", "PRODUCTS", "ROWS", "Placement", "place"]
 
 PRODUCTS = frozenset({"Conv2d", "ConvTranspose2d", "Linear", "MatMul"})
 ADDRESSING = frozenset({"View", "Select", "RepeatBatch"})
 """The next operator's DMA reads the same bytes in another order."""
 MOVES = frozenset({"Concat", "Pad", "Roll", "Flip", "Index", "Unfold", "Resize"})
 """Copied by the DMA from one tensor to another (a Resize only to the nearest neighbour)."""
+ROWS = frozenset({"Append", "Embedding"})
+"""Copied by the DMA too: new rows behind what is kept, rows of a table by token numbers."""
 _GIVEN = frozenset({"Input", "Constant"})
 
 
@@ -156,10 +158,12 @@ def _reside(
             until[base] = max(until.get(base, 0), when[op.name])
             if op.kind == "Output" or op.name in host:
                 forced.add(base)
+        if op.kind == "Append":
+            forced.add(op.name)
     one = {}
     for region in graph.regions:
         for name in (region.scores, region.bias, region.softmax):
-            one[name] = region.heads * region.windows
+            one[name] = (region.kv_heads or region.heads) * region.windows
     together = 2 if target.vector.overlap_heads else 1
     capacity = target.buffers.activation_kib * 1024
     used = [0] * len(number)

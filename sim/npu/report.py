@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from ...errors import VitruviusError
 from ...fpga_targets.energy import EnergyTable
@@ -16,6 +16,7 @@ from ..systolic import ideal_cycles
 from .cost import Cost, array_cost, behind_heads, cost_of
 from .energy import npu_energy
 from .gemm import GemmWork
+from .memory import MemoryUse, memory_use
 from .operators import Job, jobs_of
 from .routing import routed
 from .schedule import Schedule
@@ -67,7 +68,8 @@ class NpuEstimate(Estimate):
 
     ideal_cycles: every cell busy with a useful product in every cycle. busy: share of the cycles in
     which the array streams, the vector unit works, and DRAM moves bytes. sram_bytes: read and
-    written, by buffer. activation_peak_bytes: most that the activation buffer held.
+    written, by buffer. activation_peak_bytes: most that the activation buffer held. memory_use:
+    what lies in external memory.
     """
 
     npu: tuple[OperatorDetail, ...] = ()
@@ -75,6 +77,15 @@ class NpuEstimate(Estimate):
     busy: Mapping[str, float] = field(default_factory=dict)
     sram_bytes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     activation_peak_bytes: int = 0
+    memory_use: MemoryUse | None = None
+
+    def record(self) -> dict[str, object]:
+        """The estimate as plain values for JSON."""
+        found = super().record()
+        if self.memory_use is not None:
+            whole = {"peak_bytes": self.memory_use.peak_bytes, "fits": self.memory_use.fits}
+            found["memory_use"] = asdict(self.memory_use) | whole
+        return found
 
 
 @dataclass(frozen=True)
@@ -97,8 +108,6 @@ class GemmReport:
 
     def record(self) -> dict[str, object]:
         """The report as plain values for JSON."""
-        from dataclasses import asdict
-
         return asdict(self) | {"latency_s": self.detail.cycles / self.clock_hz}
 
 
@@ -135,6 +144,7 @@ def estimate_npu(graph: Graph, target: str | NpuTarget) -> NpuEstimate:
     for detail in details:
         traffic.update(detail.dram_bytes)
         sram = _joined(sram, detail.sram_bytes)
+    memory = memory_use(graph, npu, placement)
     unmapped = tuple((job.op.name, job.reason) for job in jobs if job.unit == "host")
     return NpuEstimate(
         model=graph.name,
@@ -149,7 +159,7 @@ def estimate_npu(graph: Graph, target: str | NpuTarget) -> NpuEstimate:
         operators=tuple(rows),
         assumptions=_assumptions(graph, npu, energy, details),
         traffic_bytes={name: size for name, size in sorted(traffic.items()) if size},
-        warnings=_warnings(details, cycles),
+        warnings=(*_not_fitting(memory), *_warnings(details, cycles)),
         unmapped=unmapped,
         npu=tuple(details),
         ideal_cycles=-(-macs // npu.cells),
@@ -160,6 +170,7 @@ def estimate_npu(graph: Graph, target: str | NpuTarget) -> NpuEstimate:
         },
         sram_bytes=sram,
         activation_peak_bytes=placement.peak_bytes,
+        memory_use=memory,
     )
 
 
@@ -307,6 +318,14 @@ def _assumptions(
             "assumed: as an im2col unit does",
         ),
     ]
+    if target.widths.weight < target.array.cell_bits:
+        found.append(
+            Assumption(
+                f"{target.widths.weight}-bit weights are widened between buffer and array at no "
+                "cost, and multiplied as those of the cells' width",
+                "assumed: as part of the weights' path; scales of groups take the vector unit",
+            )
+        )
     if graph.mixtures:
         found.append(
             Assumption(
@@ -334,6 +353,16 @@ def _sources(target: NpuTarget) -> list[tuple[str, str]]:
         for path, text in sorted(target.sources.items())
         if path in fields
     ]
+
+
+def _not_fitting(memory: MemoryUse) -> tuple[str, ...]:
+    if memory.fits or memory.limit_bytes is None:
+        return ()
+    largest = ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in memory.largest)
+    return (
+        f"does not fit: {memory.peak_bytes / 2**20:,.0f} MiB at {memory.at}, where the target has "
+        f"{memory.limit_bytes / 2**20:,.0f} MiB; the largest: {largest}",
+    )
 
 
 def _warnings(details: list[OperatorDetail], cycles: int) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ __all__ = [
     "Array",
     "Buffers",
     "Dram",
+    "Memory",
     "NpuTarget",
     "Operations",
     "Vector",
@@ -26,11 +28,15 @@ __all__ = [
     "load_npu",
     "npu_names",
     "with_array",
+    "with_precision",
 ]
 
 _SHIPPED = Path(__file__).parent / "targets"
 _PREFIX = "npu:"
 _KIB = 1024
+_PRECISIONS = ("w4a8", "w4a16", "w8a8", "w8a16")
+_PRECISION = re.compile(r"w(4|8)a(8|16)(?:g([0-9]{1,6}))?")
+_GROUPS = (16, 32, 64, 128, 256)
 _MARKS = ("published: ", "assumed: ")
 
 DramKind = Literal["lpddr4", "ddr3", "gddr5", "hbm2"]
@@ -153,7 +159,8 @@ class Vector(_Part):
 
 class Widths(_Part):
     """Bits of what is stored and multiplied. residual: sums of branches and what goes into them;
-    probability: softmax outputs.
+    probability: softmax outputs. So many weights of an output channel as ``weight_group`` says
+    share a scale of ``weight_scale`` bits; 0: all of them do.
     """
 
     weight: _Bits
@@ -161,6 +168,25 @@ class Widths(_Part):
     residual: _Bits
     probability: _Bits
     accumulator: _Bits
+    weight_group: int = Field(default=0, ge=0, le=65536)
+    weight_scale: _Bits = 16
+
+    def weight_bytes(self, outputs: int, inputs: int) -> int:
+        """Bytes of a matrix [outputs, inputs] with its scales."""
+        scales = outputs * (-(-inputs // self.weight_group) if self.weight_group else 1)
+        return -(-outputs * inputs * self.weight // 8) + -(-scales * self.weight_scale // 8)
+
+
+class Memory(_Part):
+    """External memory that one model may take: ``limit_mib`` for weights, activations and what is
+    kept between tokens.
+
+    scores: whether the scores of all heads of an attention are in memory at once, or those of one
+    head.
+    """
+
+    limit_mib: int = Field(ge=1, le=1 << 20)
+    scores: Literal["all heads", "one head"]
 
 
 class NpuTarget(_Part):
@@ -176,6 +202,7 @@ class NpuTarget(_Part):
     dram: Dram
     vector: Vector
     widths: Widths
+    memory: Memory | None = None
     sources: dict[str, str]
 
     @model_validator(mode="after")
@@ -290,6 +317,41 @@ def with_array(target: NpuTarget, rows: int, cols: int, dataflow: str | None = N
     for leaf in ("array.rows", "array.cols", "array.dataflow"):
         fields["sources"][leaf] = "assumed: given by the user"
     return _checked(fields, f"{target.target} with an array of {rows} x {cols}")
+
+
+def with_precision(target: NpuTarget, precision: str) -> NpuTarget:
+    """``target`` with other widths: ``w4a16`` for 4-bit weights and 16-bit activations,
+    ``w4a16g32`` with a scale for every 32 weights. Softmax outputs are as wide as activations,
+    the residual stream has 16 bits.
+
+    Raises VitruviusError for widths that are not defined.
+
+    >>> with_precision(load_npu("sa8295p"), "w4a16g32").widths.weight_bytes(1, 64)
+    36
+    """
+    found = _PRECISION.fullmatch(precision)
+    if found is None:
+        raise VitruviusError(
+            f"precision '{precision}' is not defined: expected {', '.join(_PRECISIONS)}, and "
+            "perhaps a group of weights that share a scale, such as w4a16g32"
+        )
+    weight, activation, group = int(found[1]), int(found[2]), int(found[3] or 0)
+    if found[3] and group not in _GROUPS:
+        raise VitruviusError(
+            f"precision '{precision}': expected a group of {', '.join(map(str, _GROUPS))} weights, "
+            f"got {group}"
+        )
+    fields = target.model_dump(exclude_none=True)
+    fields["widths"] |= {
+        "weight": weight,
+        "activation": activation,
+        "probability": activation,
+        "residual": 16,
+        "weight_group": group,
+    }
+    for leaf in ("weight", "activation", "probability", "residual", "weight_group"):
+        fields["sources"][f"widths.{leaf}"] = "assumed: given by the user"
+    return _checked(fields, f"{target.target} with {precision}")
 
 
 def _checked(fields: Mapping[str, object], place: str) -> NpuTarget:

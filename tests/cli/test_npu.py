@@ -131,3 +131,76 @@ def test_an_npu_that_is_not_known_is_refused_before_any_work(refused: Refused) -
     assert "unknown target 'npu:edge1'" in refused("estimate", "vit_digits", "--on", "npu:edge1")
     text = refused("estimate", "vit_digits", "--on", "edge32")
     assert text.startswith("unknown target 'edge32': did you mean 'npu:edge32'")
+
+
+def test_targets_with_commas_are_put_side_by_side_in_one_record(
+    vitruvius: Command, tmp_path: Path
+) -> None:
+    path = tmp_path / "both.json"
+    result = vitruvius("estimate", "vit_digits", "--on", "fpga:zcu102,npu:edge16", "--json", path)
+    assert result.exit_code == 0, result.output
+    record = json.loads(path.read_text())
+    assert record["targets"] == ["fpga:zcu102", "npu:edge16"]
+    assert [row["target"] for row in record["comparison"]] == record["targets"]
+    fpga, npu = record["estimates"]
+    assert [row["cycles"] for row in record["comparison"]] == [fpga["cycles"], npu["cycles"]]
+    rows = {row["name"]: row for row in record["operators"]}
+    # the accelerator's attention is one operator: on the NPU that is scores, softmax and apply
+    own = [row for row in npu["operators"] if row["name"].startswith("blocks.0.attn.")]
+    whole = [row["cycles"] for row in own if row["kind"] in ("MatMul", "Softmax")]
+    assert rows["blocks.0.attn.apply"]["cycles"][1] == sum(whole)
+    assert len(whole) == 3
+    assert "side by side" in result.stdout and "attn.apply" in result.stdout
+
+
+def test_a_language_model_is_estimated_over_its_context(vitruvius: Command, tmp_path: Path) -> None:
+    path = tmp_path / "l.json"
+    result = vitruvius(
+        "estimate", "lfm2_tiny", "--on", "npu:sa8295p", "--precision", "w4a16", "--context", "8,1",
+        "--json", path,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (record,) = json.loads(path.read_text())
+    points = [(point["phase"], point["context"]) for point in record["points"]]
+    assert points == [("prefill", 1), ("prefill", 8), ("decode", 1), ("decode", 8)]
+    assert record["weight_bits"] == 4 and "tokens/s" in result.stdout
+    result = vitruvius("estimate", "lfm2_tiny", "--on", "npu:edge32", "--phase", "decode")
+    assert result.exit_code == 0 and "prefill  " not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--context", "0"), "lfm2_tiny: expected a context of 1 to 256 tokens, got 0"),
+        (("--context", "-3"), "lfm2_tiny: expected a context of 1 to 256 tokens, got -3"),
+        (("--context", "257"), "lfm2_tiny: expected a context of 1 to 256 tokens, got 257"),
+        (("--context", "1,x"), "--context: expected numbers of tokens such as 1,1024,4096"),
+        (("--precision", "w5a16"), "precision 'w5a16' is not defined"),
+        (("--image-size", "64"), "no --weights, no images"),
+        (("--on", "fpga:zcu102"), "--context is for NPUs, and fpga:zcu102 is none"),
+    ],
+)
+def test_a_context_or_width_that_is_not_defined_is_refused(
+    refused: Refused, options: tuple[str, ...], text: str
+) -> None:
+    on = () if "--on" in options else ("--on", "npu:edge32")
+    more = ("--context", "4") if "--on" in options else ()
+    assert text in refused("estimate", "lfm2_tiny", *on, *options, *more)
+
+
+def test_options_of_language_models_and_images_are_refused_elsewhere(refused: Refused) -> None:
+    on = ("--on", "npu:edge32")
+    assert "no language model" in refused("estimate", "vit_digits", *on, "--context", "4")
+    text = refused("estimate", "internvit_300m", *on, "--image-size", "768")
+    assert "[768, 768] is not a multiple of patch_size 14" in text
+    text = refused("estimate", "autoneural_encoder_tiny", *on, "--image-size", "100")
+    assert "not a multiple of the stride 32" in text
+    assert "has weights" in refused("estimate", "vit_digits", *on, "--image-size", "16")
+    text = refused("estimate", "vit_digits", "--on", "npu:edge32,npu:edge32")
+    assert "more than once" in text
+
+
+def test_a_vision_encoder_that_does_not_fit_says_what_is_largest(vitruvius: Command) -> None:
+    result = vitruvius("estimate", "internvit_300m", "--on", "npu:sa8295p", "--image-size", "756")
+    assert result.exit_code == 0, result.output
+    assert "does not fit" in result.stdout and "attn.softmax" in result.stdout

@@ -10,7 +10,7 @@ import pytest
 
 from vitruvius.errors import VitruviusError
 from vitruvius.sim.npu import target as module
-from vitruvius.sim.npu.target import NpuTarget, load_npu, npu_names, with_array
+from vitruvius.sim.npu.target import NpuTarget, load_npu, npu_names, with_array, with_precision
 
 SHIPPED = Path(module.__file__).parent / "targets"
 NAMES = ["array128", "edge16", "edge32", "gemmini16", "sa8295p"]
@@ -171,3 +171,31 @@ def test_every_number_of_a_file_has_a_source(name: str) -> None:
         else:
             with pytest.raises(ValueError, match="sources: none for"):
                 NpuTarget.model_validate(fields | {"sources": less})
+
+
+def test_a_precision_replaces_the_widths_and_says_so() -> None:
+    target = with_precision(load_npu("sa8295p"), "w4a16g32")
+    widths = target.widths
+    assert (widths.weight, widths.activation, widths.probability, widths.residual) == (
+        4,
+        16,
+        16,
+        16,
+    )
+    # 64 weights of 4 bits and two scales of 16: scales left out would give 32
+    assert widths.weight_bytes(1, 64) == 32 + 4
+    assert with_precision(load_npu("edge16"), "w8a8").widths.weight_bytes(2, 64) == 2 * 64 + 2 * 2
+    assert target.sources["widths.weight"].startswith("assumed: ")
+    # two passes of 8-bit cells for 16-bit activations, none more for 4-bit weights
+    assert target.passes(widths.activation, widths.weight) == 2
+
+
+@pytest.mark.parametrize("text", ["w3a16", "w4", "a16w4", "w16a16", "w4a16g", "W4A16", "", "w4a12"])
+def test_widths_that_are_not_defined_are_refused(text: str) -> None:
+    with pytest.raises(VitruviusError, match=f"precision '{text}' is not defined: expected w4a8"):
+        with_precision(load_npu("edge16"), text)
+
+
+def test_a_group_that_is_not_defined_is_refused() -> None:
+    with pytest.raises(VitruviusError, match="a group of 16, 32, 64, 128, 256 weights, got 5"):
+        with_precision(load_npu("edge16"), "w4a16g5")

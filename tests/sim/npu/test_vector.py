@@ -8,7 +8,7 @@ import pytest
 
 from vitruvius.models.evaluate import KINDS
 from vitruvius.models.graph import Operator, TensorSpec
-from vitruvius.sim.npu.placement import ADDRESSING, MOVES, PRODUCTS
+from vitruvius.sim.npu.placement import ADDRESSING, MOVES, PRODUCTS, ROWS
 from vitruvius.sim.npu.target import NpuTarget, load_npu
 from vitruvius.sim.npu.vector import (
     VectorWork,
@@ -109,7 +109,7 @@ def test_every_kind_has_a_unit_or_is_refused_by_name() -> None:
     without = {
         kind
         for kind in KINDS
-        if kind not in ADDRESSING | MOVES | PRODUCTS | {"Input", "Constant", "Output"}
+        if kind not in ADDRESSING | MOVES | PRODUCTS | ROWS | {"Input", "Constant", "Output"}
         and vector_work(operator(kind, shape, **attributes), [shape] * 3, load_npu("edge16"))
         is None
     }

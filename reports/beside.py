@@ -1,0 +1,137 @@
+"""Estimates of one model on several targets, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.markup import escape
+
+from .quantities import count, percent, quantity
+from .table import plain, titled
+
+if TYPE_CHECKING:
+    from ..models.graph import Graph
+    from ..sim.estimate import Estimate
+
+__all__ = ["beside_record", "beside_tables"]
+
+_ACCURACY = {
+    "fpga": "the integer model, which the generated hardware equals bit by bit",
+    "npu": "none: cost only, numbers of the assumed widths are not computed",
+}
+
+
+def _accuracy(estimate: Estimate) -> str:
+    return _ACCURACY.get(estimate.target.partition(":")[0], "unknown")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One operator of the graph on every target; on some it is the sum of several rows."""
+
+    name: str
+    kind: str
+    latency_s: tuple[float, ...]
+    cycles: tuple[int, ...]
+    energy_j: tuple[float, ...]
+    off_chip_bytes: tuple[int, ...]
+
+
+def _common(estimates: Sequence[Estimate], graph: Graph | None) -> list[_Row]:
+    """Operators that every target has a row for, in the order of the first target. An attention is
+    one row, as the accelerator has it, named like its second product.
+    """
+    parts = {
+        region.apply: {region.scores, region.bias, region.softmax, region.apply}
+        for region in (graph.regions if graph is not None else ())
+    }
+    inside = {name for names in parts.values() for name in names} - parts.keys()
+    names = [{row.name for row in item.operators} for item in estimates]
+    shared = set.intersection(*names) - inside
+    found = []
+    for row in estimates[0].operators:
+        if row.name not in shared:
+            continue
+        own = [
+            [other for other in item.operators if other.name in parts.get(row.name, {row.name})]
+            for item in estimates
+        ]
+        found.append(
+            _Row(
+                row.name,
+                "Attention" if row.name in parts else row.kind,
+                tuple(sum(item.latency_s for item in rows) for rows in own),
+                tuple(sum(item.cycles for item in rows) for rows in own),
+                tuple(sum(item.energy_j for item in rows) for rows in own),
+                tuple(sum(item.off_chip_bytes for item in rows) for rows in own),
+            )
+        )
+    return found
+
+
+def beside_record(estimates: Sequence[Estimate], graph: Graph | None = None) -> dict[str, object]:
+    """One record for all targets, for JSON: the comparison, the operators that all have, and every
+    estimate in full. ``graph`` tells which operators are one attention.
+    """
+    return {
+        "model": estimates[0].model,
+        "targets": [item.target for item in estimates],
+        "comparison": [
+            {
+                "target": item.target,
+                "machine": item.machine,
+                "clock_hz": item.clock_hz,
+                "cycles": item.cycles,
+                "latency_s": item.latency_s,
+                "energy_j": item.energy_j,
+                "utilisation": item.utilisation,
+                "off_chip_bytes": sum(row.off_chip_bytes for row in item.operators),
+                "accuracy": _accuracy(item),
+            }
+            for item in estimates
+        ],
+        "operators": [asdict(row) for row in _common(estimates, graph)],
+        "estimates": [item.record() for item in estimates],
+    }
+
+
+def beside_tables(estimates: Sequence[Estimate], graph: Graph | None = None) -> list[Group]:
+    """A column for each target: the totals, then the operators that all of them have. ``graph``
+    tells which operators are one attention.
+    """
+    names = [item.target for item in estimates]
+    table = plain(["", *names], numbers=names)
+    lines = [
+        ("machine", [item.machine for item in estimates]),
+        ("clock", [quantity(item.clock_hz, "Hz") for item in estimates]),
+        ("cycles", [count(item.cycles) for item in estimates]),
+        ("latency", [quantity(item.latency_s, "s") for item in estimates]),
+        ("energy", [quantity(item.energy_j, "J") for item in estimates]),
+        ("utilisation", [percent(item.utilisation, digits=0) for item in estimates]),
+        (
+            "off-chip",
+            [quantity(sum(r.off_chip_bytes for r in item.operators), "B") for item in estimates],
+        ),
+    ]
+    for name, values in lines:
+        table.add_row(name, *(escape(value) for value in values))
+    sources = [f"accuracy on {item.target}: {_accuracy(item)}" for item in estimates]
+    found = [titled(f"{estimates[0].model}, one image, side by side", table, *sources)]
+    common = _common(estimates, graph)
+    if common:
+        table = plain(["operator", *names, "kind"], numbers=names)
+        for row in common:
+            values = [quantity(latency, "s") for latency in row.latency_s]
+            table.add_row(escape(row.name), *values, escape(row.kind))
+        others = ", ".join(
+            f"{quantity(item.latency_s - sum(row.latency_s[place] for row in common), 's')} of "
+            f"{item.target}"
+            for place, item in enumerate(estimates)
+        )
+        title = "Latency of the operators that all have"
+        below = f"In operators without a partner: {others}; see the tables below."
+        found.append(titled(title, table, below))
+    return found
