@@ -33,7 +33,7 @@ def cycles(arrivals: Sequence[int], tiles: int, dividers: int) -> list[int]:
     """The cycle of each row's last results, given the cycle in which its last chunk is taken.
 
     ``arrivals`` are strictly increasing; rows have ``tiles`` chunks each. Rows back to back take
-    ``max(tiles, 256 / dividers)`` cycles each.
+    ``max(tiles, 256 / dividers)`` cycles each: none arrives in fewer than ``tiles``.
 
     >>> cycles([47, 95, 143], tiles=48, dividers=4)
     [205, 269, 333]
@@ -42,7 +42,7 @@ def cycles(arrivals: Sequence[int], tiles: int, dividers: int) -> list[int]:
     free = 0
     for arrival in arrivals:
         begin = max(arrival + ShiftGeluRows.START, free)
-        free = begin + max(tiles, ENTRIES // dividers)
+        free = begin + ENTRIES // dividers
         completions.append(
             begin + ENTRIES // dividers + ShiftGeluRows.FILL + tiles + ShiftGeluRows.LATENCY
         )
@@ -62,7 +62,7 @@ class ShiftGeluRows(wiring.Component):
     The cycle contract, t being the cycle in which a row's last chunk is taken:
 
     * alone, its table begins in cycle b = t + ``START``; behind another row,
-      ``max(tiles, 256 / dividers)`` cycles after that one's b, if that is later;
+      256 / ``dividers`` cycles after that one's b, if that is later;
     * its results leave in ``tiles`` cycles, the last in
       b + 256 / ``dividers`` + ``FILL`` + ``tiles`` + ``LATENCY``;
     * ``ready`` is down from t + 1 on if the row before has not begun its table by then, until the
@@ -133,10 +133,11 @@ class ShiftGeluRows(wiring.Component):
         m.submodules.entries = entries = CodeTables(
             lanes=self.lanes, tables=2, word=self.dividers, bits=_RESULT_BITS, paired=False
         )
-        # Two rows wait and one is read; the others' chunks are at most one for each cycle in which
-        # a table is filled, and one row's.
+        # Most are there where rows are shorter than a table: two wait, the table of one is filled,
+        # and of one that is read as many are left as the pipeline is long, and one. Longer rows do
+        # not wait.
         m.submodules.chunks = chunks = fifo.SyncFIFOBuffered(
-            width=self.i.payload.shape().size, depth=4 * self.max_tiles + period + self.FILL
+            width=self.i.payload.shape().size, depth=3 * self.max_tiles + self.FILL + 1
         )
         taken, begin, maximum = self._gather(m, chunks)
         filled = self._fill(m, entries, begin, maximum)
@@ -208,10 +209,9 @@ class ShiftGeluRows(wiring.Component):
             m.d.sync += so_far.eq(following)
 
         period = ENTRIES // self.dividers
-        pace = Signal(range(max(period, self.max_tiles)))
+        pace = Signal(range(period))
         m.d.comb += [begin.eq(maxima.r_rdy & (pace == 0)), maxima.r_en.eq(begin)]
-        longer = Mux(self.tiles > period, self.tiles - 1, period - 1)
-        m.d.sync += pace.eq(Mux(begin, longer, Mux(pace == 0, 0, pace - 1)))
+        m.d.sync += pace.eq(Mux(begin, period - 1, Mux(pace == 0, 0, pace - 1)))
         maximum = Signal(signed(_CODE_BITS))
         with m.If(begin):
             m.d.sync += maximum.eq(maxima.r_data)

@@ -105,9 +105,9 @@ def check(play, rng, unit, rows, *, step, busyness=1.0):
     return golden, arrivals, completions
 
 
-# Lanes, most chunks, dividers, row length. The second is bound by its chunks and has as many words
-# for them as it needs, not one more; the third has rows of one code and is bound by its dividers.
-SHAPES = [(4, 48, 2, 93), (2, 70, 4, 140), (1, 1, 2, 1), (3, 90, 1, 256)]
+# Lanes, most chunks, dividers, row length. The second fills its store of chunks to the last place:
+# rows a little shorter than a table takes. The third has rows of one code, the fourth long ones.
+SHAPES = [(4, 48, 2, 93), (2, 55, 4, 110), (1, 1, 2, 1), (1, 150, 2, 150)]
 
 
 @pytest.mark.parametrize(
@@ -136,10 +136,10 @@ def test_every_code_below_every_maximum_equals_the_golden(play, rng, step):
 
 
 def test_rows_back_to_back_take_the_pace_that_is_stated(play, rng):
-    """Behind the first, the longer of reading and filling a row: 70 chunks, then 256 / 4."""
-    for length, pace in ((140, 70), (40, 64)):
+    """Behind the first, the longer of reading a row and filling a table: 150, then 256 / 2."""
+    for length, pace in ((150, 150), (40, 128)):
         rows = [example_row(rng, length, index) for index in range(9)]
-        unit = ShiftGeluRows(lanes=2, max_tiles=70, dividers=4)
+        unit = ShiftGeluRows(lanes=1, max_tiles=150, dividers=2)
         _, _, completions = check(play, rng, unit, rows, step=34)
         assert {b - a for a, b in pairwise(completions)} == {pace}
 
