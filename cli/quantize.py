@@ -98,12 +98,15 @@ def quantize(
         float, typer.Option("--percentile", help="Only with --calibration-method percentile.")
     ] = 99.99,
     weight_bits: Annotated[
-        int, typer.Option("--weight-bits", metavar="8|6|4", help="Width of weights.")
+        int,
+        typer.Option("--weight-bits", metavar="8|6|4", help="Width of weights; 8 in scheme ivit."),
     ] = 8,
     activation_bits: Annotated[
         int,
         typer.Option(
-            "--activation-bits", metavar="8|6|4", help="Width of codes between operators."
+            "--activation-bits",
+            metavar="8|6|4",
+            help="Width of codes between operators; 8 in scheme ivit.",
         ),
     ] = 8,
     equalise: Annotated[

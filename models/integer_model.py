@@ -21,6 +21,7 @@ from .integer.attention import AttentionCodes
 from .integer.gate import Routing, route
 from .integer.layernorm import LayerNormCodes
 from .integer_bounds import AccumulatorBound, accumulator_bounds
+from .integer_checks import problems
 from .integer_operator import IntegerOperator, LayerQuality
 from .integer_plan import Plan
 from .integer_reference import attention_codes, evaluate_reference, layernorm_codes, patches
@@ -40,7 +41,8 @@ class IntegerModel:
     tensors: int8/int16/int32 parameters by key. quality: measured when the model was quantized.
 
     Raises VitruviusError when a bound is broken: an accumulator that could leave 32 bits (with
-    the layer's name), an input that does not exist.
+    the layer's name), an input that does not exist; or when an operator has a scale, width, factor
+    or tensor that none has (`models.integer_checks`).
     """
 
     def __init__(
@@ -216,7 +218,10 @@ class IntegerModel:
             raise VitruviusError(
                 f"{path}: the integer model's structure is damaged: {error}"
             ) from None
-        return cls(name, operators, tensors, quality)
+        try:
+            return cls(name, operators, tensors, quality)
+        except VitruviusError as error:
+            raise VitruviusError(f"{path}: {error}") from None
 
     def layernorm_codes(self, operator: IntegerOperator) -> LayerNormCodes:
         """The integer affine of a LayerNorm operator."""
@@ -241,12 +246,19 @@ class IntegerModel:
                 broken.append(f"{operator.name}: reads unknown {', '.join(missing + absent)}")
                 continue
             known[operator.name] = operator
+            if wrong := problems(operator, self.tensors):
+                broken += [f"{operator.name}: {text}" for text in wrong]
+                continue
             inputs = [known[name] for name in operator.inputs]
-            rows = [
-                row
-                for task in range(operator.tasks)
-                for row in accumulator_bounds(operator.for_task(task), inputs, self.tensors)
-            ]
+            try:
+                rows = [
+                    row
+                    for task in range(operator.tasks)
+                    for row in accumulator_bounds(operator.for_task(task), inputs, self.tensors)
+                ]
+            except KeyError as error:
+                broken.append(f"{operator.name}: a {operator.kind} without {error}")
+                continue
             self._bounds[operator.name] = rows
             broken += [
                 f"{row.operator}: {row.what} can reach {row.bound}, limit {row.limit}"

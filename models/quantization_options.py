@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import VitruviusError
 
@@ -21,7 +21,8 @@ class QuantizationOptions(BaseModel):
     from its faults (ShiftGELU's gain and collapse, a square root that has not converged, steps of
     exponentials that are always rounded up). ivit_octaves: how far its Shiftmax reaches,
     ``published`` for 15 octaves or ``fitted`` for what each attention's scores can reach.
-    weight_bits: codes of the weights of every Linear and of the patch embedding.
+    weight_bits: codes of the weights of every Linear and of the patch embedding; 8 in scheme
+    `ivit`, as those of activations, for which nothing else is defined.
     activation_bits: codes between operators (LayerNorm, GELU, queries, keys, values, attention);
     the image stays at 8 bits. residual_bits: the stream, always 16.
     calibration: how the range of an activation follows from what calibration saw: ``minmax`` its
@@ -45,6 +46,21 @@ class QuantizationOptions(BaseModel):
     equalise: bool = True
     bias_correction: bool = True
 
+    @model_validator(mode="after")
+    def _widths_of_the_scheme(self) -> QuantizationOptions:
+        if self.scheme == "ivit":
+            wrong = [
+                f"{name} of 8 in scheme ivit, got {bits}"
+                for name, bits in (
+                    ("weight_bits", self.weight_bits),
+                    ("activation_bits", self.activation_bits),
+                )
+                if bits != 8
+            ]
+            if wrong:
+                raise ValueError("expected " + "; ".join(wrong))
+        return self
+
     @property
     def label(self) -> str:
         """The usual short name of the widths.
@@ -67,12 +83,15 @@ def quantization_options(**chosen: int | float | str | bool) -> QuantizationOpti
         texts = [
             f"{'.'.join(str(part) for part in item['loc'])}: {_expected(item['msg'])}, "
             f"got {item['input']!r}"
+            if item["loc"]
+            else _expected(item["msg"])
             for item in error.errors()
         ]
         raise VitruviusError("quantization options: " + "; ".join(texts)) from None
 
 
 def _expected(message: str) -> str:
+    message = message.removeprefix("Value error, ")
     return message.replace("Input should be", "expected").replace(
         "Extra inputs are not permitted", "expected no such option"
     )

@@ -486,6 +486,27 @@ def test_a_mode_of_another_scheme(refused: Refused, option: str, chosen: str) ->
     assert text == f"{option} {chosen} goes with --scheme ivit only"
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--weight-bits", "3"), "weight_bits: expected 8, 6 or 4, got 3"),
+        (("--activation-bits", "16"), "activation_bits: expected 8, 6 or 4, got 16"),
+        (
+            ("--scheme", "ivit", "--weight-bits", "4", "--activation-bits", "6"),
+            "expected weight_bits of 8 in scheme ivit, got 4; activation_bits of 8 in scheme ivit, "
+            "got 6",
+        ),
+        (
+            ("--scheme", "ivit", "--weight-bits", "0", "--activation-bits", "16"),
+            "weight_bits: expected 8, 6 or 4, got 0; activation_bits: expected 8, 6 or 4, got 16",
+        ),
+    ],
+)
+def test_widths_that_no_golden_defines(refused: Refused, options: tuple[str, ...], told: str):
+    """Catches a width that is taken for a scheme whose published operators do not have it."""
+    assert refused("quantize", "vit_digits", *options) == f"quantization options: {told}"
+
+
 def test_a_task_that_the_model_lacks(refused: Refused) -> None:
     text = refused("cosim", "vit_digits", "--task", "1")
     assert text == "vit_digits: expected a task of 0 to 0, got 1"

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from vitruvius.errors import VitruviusError
-from vitruvius.hwgen.core.compiler import compile_model
-from vitruvius.hwgen.core.machine import load_machine
 from vitruvius.models.graph import Graph
 from vitruvius.models.integer_model import IntegerModel, IntegerOperator
 from vitruvius.models.quantization_options import QuantizationOptions
@@ -172,8 +170,3 @@ def test_what_has_no_form_says_so(fields: dict[str, object], text: str) -> None:
     graph = trace(module, (images[:1],), name="other")
     with pytest.raises(VitruviusError, match=text):
         quantize(graph, images, options=QuantizationOptions(scheme="ivit"))
-
-
-def test_the_accelerator_refuses_it(models) -> None:
-    with pytest.raises(VitruviusError, match="Linear31"):
-        compile_model(models["safe"], load_machine("small"))
