@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, fifo, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ....models.integer.layernorm import MAX_WIDTH
 from ...delay import delayed
-from ..norm_scale import CODE_BITS, RowMoments, check_width
+from .. import norm_rows
+from ..norm_rows import NormRows
+from ..norm_scale import CODE_BITS, check_width
 from ..rounding import saturated
 
 __all__ = ["ILayerNorm", "INormLane", "RowSpread", "cycles", "spread_layout", "sums_layout"]
@@ -40,9 +42,13 @@ def cycles(*, width: int, lanes: int, rows: int) -> int:
     """Cycles from `ILayerNorm`'s first input transfer to its last output transfer, nothing
     stalling. A row is taken, measured and read back; the next is taken when it has been read.
     """
-    chunks = -(-width // lanes)
-    period = chunks + RowMoments.LATENCY + 1 + RowSpread.cycles() + chunks
-    return rows * period - 1 + ILayerNorm.TAIL
+    return norm_rows.cycles(
+        width=width,
+        lanes=lanes,
+        rows=rows,
+        scaling=RowSpread.cycles(),
+        lane_latency=INormLane.LATENCY,
+    )
 
 
 class RowSpread(wiring.Component):
@@ -232,7 +238,7 @@ class INormLane(wiring.Component):
         return m
 
 
-class ILayerNorm(wiring.Component):
+class ILayerNorm(NormRows):
     """I-LayerNorm of rows of 16-bit codes to 32 bits, ``lanes`` values a cycle, with back-pressure.
 
     A row comes in as ceil(width / lanes) chunks and leaves as as many. Void lanes of the last chunk
@@ -261,130 +267,16 @@ class ILayerNorm(wiring.Component):
         A parameter is out of range.
     """
 
-    TAIL = 1 + INormLane.LATENCY + 1
+    TAIL = NormRows.tail(INormLane.LATENCY)
     """Cycles from the address of a stored chunk to its result: buffer, lanes, output queue."""
 
     def __init__(self, *, lanes: int, max_width: int = MAX_WIDTH) -> None:
-        check_width(max_width)
-        if lanes < 1:
-            raise ValueError(f"lanes: expected at least 1, got {lanes!r}")
-        self.lanes, self.max_width = lanes, max_width
-        self.chunks = -(-max_width // lanes)
-        self.affine_layout = data.ArrayLayout(
-            data.StructLayout({"bias": signed(_RESULT_BITS), "alive": unsigned(1)}), lanes
-        )
-        affine = {
-            "enable": Out(1),
-            "address": Out(range(self.chunks)),
-            "data": Out(self.affine_layout),
-        }
         super().__init__(
-            {
-                "width": In(range(max_width + 1)),
-                "affine": In(wiring.Signature(affine)),
-                "i": In(stream.Signature(data.ArrayLayout(signed(CODE_BITS), lanes))),
-                "o": Out(stream.Signature(data.ArrayLayout(signed(_RESULT_BITS), lanes))),
-            }
+            lanes=lanes,
+            max_width=max_width,
+            scale=RowSpread,
+            lane=INormLane,
+            affine=data.StructLayout({"bias": signed(_RESULT_BITS), "alive": unsigned(1)}),
+            parameters={},
+            result_bits=_RESULT_BITS,
         )
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        m.submodules.moments = moments = RowMoments(lanes=self.lanes)
-        m.submodules.spread = spread = RowSpread(max_width=self.max_width)
-        m.submodules.row = row = memory.Memory(
-            shape=self.i.payload.shape(), depth=self.chunks, init=[]
-        )
-        m.submodules.affine = affine = memory.Memory(
-            shape=self.affine_layout, depth=self.chunks, init=[]
-        )
-        row_writer, row_reader = row.write_port(), row.read_port()
-        affine_writer, affine_reader = affine.write_port(), affine.read_port()
-
-        # Both passes over a row count its chunks and the values before the present one.
-        chunk, before = Signal(range(self.chunks)), Signal.like(self.width)
-        count, final, advance = Signal(range(self.lanes + 1)), Signal(), Signal()
-        m.d.comb += [
-            final.eq(before + self.lanes >= self.width),
-            count.eq(Mux(final, self.width - before, self.lanes)),
-        ]
-        with m.If(advance):
-            m.d.sync += [
-                chunk.eq(Mux(final, 0, chunk + 1)),
-                before.eq(Mux(final, 0, before + self.lanes)),
-            ]
-        m.d.comb += [
-            row_writer.addr.eq(chunk),
-            row_writer.data.eq(self.i.payload),
-            row_reader.addr.eq(chunk),
-            affine_reader.addr.eq(chunk),
-            affine_writer.addr.eq(self.affine.address),
-            affine_writer.data.eq(self.affine.data),
-            affine_writer.en.eq(self.affine.enable),
-            moments.values.eq(self.i.payload),
-            moments.count.eq(count),
-        ]
-
-        sums = Signal(sums_layout(self.max_width))
-        m.d.comb += [spread.i.payload.eq(sums), spread.i.payload.width.eq(self.width)]
-        with m.If(delayed(m, row_writer.en, RowMoments.LATENCY, name="gathered")):
-            m.d.sync += [
-                sums.total.eq(sums.total + moments.total),
-                sums.squares.eq(sums.squares + moments.squares),
-            ]
-
-        issued, taken = Signal(), Signal()
-        places = Signal(range(self.TAIL + 2), init=self.TAIL + 1)
-        m.d.comb += taken.eq(self.o.valid & self.o.ready)
-        m.d.sync += places.eq(places + taken - issued)
-        wait = Signal(range(RowMoments.LATENCY))
-        current = Signal(spread_layout())
-        with m.FSM():
-            with m.State("GATHER"):
-                m.d.comb += self.i.ready.eq(1)
-                with m.If(self.i.valid):
-                    m.d.comb += [row_writer.en.eq(1), advance.eq(1)]
-                    with m.If(final):
-                        m.next = "SUM"
-            with m.State("SUM"):
-                m.d.sync += wait.eq(wait + 1)
-                with m.If(wait == RowMoments.LATENCY - 1):
-                    m.d.sync += wait.eq(0)
-                    m.next = "OFFER"
-            with m.State("OFFER"):
-                m.d.comb += spread.i.valid.eq(1)
-                m.d.sync += [sums.total.eq(0), sums.squares.eq(0)]
-                m.next = "SPREAD"
-            with m.State("SPREAD"):
-                m.d.comb += spread.o.ready.eq(1)
-                with m.If(spread.o.valid):
-                    m.d.sync += current.eq(spread.o.payload)
-                    m.next = "NORMALISE"
-            with m.State("NORMALISE"):
-                m.d.comb += [issued.eq(places != 0), advance.eq(issued)]
-                with m.If(issued & final):
-                    m.next = "GATHER"
-
-        late = 1 + INormLane.LATENCY
-        m.submodules.results = results = fifo.SyncFIFO(
-            width=self.o.payload.shape().size, depth=self.TAIL + 1
-        )
-        valid_lanes = delayed(m, count, late, name="count")
-        codes = []
-        for index in range(self.lanes):
-            m.submodules[f"lane{index}"] = lane = INormLane()
-            m.d.comb += [
-                lane.x.eq(row_reader.data[index]),
-                lane.mean.eq(current.mean),
-                lane.factor.eq(current.factor),
-                lane.bias.eq(affine_reader.data[index].bias),
-                lane.alive.eq(affine_reader.data[index].alive),
-            ]
-            codes.append(Mux(valid_lanes > index, lane.result, 0)[:_RESULT_BITS])
-        m.d.comb += [
-            results.w_data.eq(Cat(codes)),
-            results.w_en.eq(delayed(m, issued, late, name="issued")),
-            results.r_en.eq(taken),
-            self.o.valid.eq(results.r_rdy),
-            self.o.payload.as_value().eq(results.r_data),
-        ]
-        return m

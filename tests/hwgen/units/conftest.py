@@ -196,3 +196,43 @@ class Arrivals:
 def arrivals():
     """The class `Arrivals`."""
     return Arrivals
+
+
+@pytest.fixture
+def norm_row_examples():
+    """``norm_row_examples(rng, width)``: rows of 16-bit codes for the units of LayerNorm.
+
+    All equal, most negative, saturating both ways, maximum first and last, means that are ties, a
+    single step from equal, then random ones.
+    """
+
+    def rows(rng, width):
+        found = [
+            [0] * width,
+            [-32768] * width,
+            [32767] * width,
+            [32767] + [-32768] * (width - 1),
+            [-32768] * (width - 1) + [32767],
+            [-32768 if index % 2 else 32767 for index in range(width)],
+            [1] + [0] * (width - 1),
+            [index % 2 + 2 for index in range(width)],
+            [-(index % 2) - 3 for index in range(width)],
+        ]
+        for _ in range(6):
+            middle, spread = rng.randint(-8000, 8000), rng.choice([1, 30, 2000, 24000])
+            found.append([middle + rng.randint(-spread, spread) for _ in range(width)])
+        return [[max(-32768, min(32767, value)) for value in row] for row in found]
+
+    return rows
+
+
+@pytest.fixture
+def pack():
+    """``pack(layout, **fields)``: a structure as the number at its port."""
+
+    def packed(layout, **fields):
+        return sum(
+            (fields[name] & ((1 << field.width) - 1)) << field.offset for name, field in layout
+        )
+
+    return packed

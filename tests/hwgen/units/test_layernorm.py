@@ -2,11 +2,9 @@ import pytest
 import torch
 
 from vitruvius.hwgen.units.layernorm import (
-    LayerNorm,
     NormLane,
     NormScale,
     RowMoments,
-    cycles,
     moments_layout,
     scale_layout,
 )
@@ -14,29 +12,8 @@ from vitruvius.models.integer.inverse_sqrt import inverse_sqrt
 from vitruvius.models.integer.layernorm import LayerNormCodes, layernorm
 
 
-def pack(layout, **fields):
-    return sum((fields[name] & ((1 << field.width) - 1)) << field.offset for name, field in layout)
-
-
 def unpack(layout, word):
     return {name: (word >> field.offset) & ((1 << field.width) - 1) for name, field in layout}
-
-
-def example_rows(rng, width):
-    """All equal, most negative, saturating both ways, maximum first and last, then random ones."""
-    rows = [
-        [0] * width,
-        [-32768] * width,
-        [32767] * width,
-        [32767] + [-32768] * (width - 1),
-        [-32768] * (width - 1) + [32767],
-        [-32768 if index % 2 else 32767 for index in range(width)],
-        [1] + [0] * (width - 1),
-    ]
-    for _ in range(5):
-        middle, spread = rng.randint(-8000, 8000), rng.choice([1, 30, 2000, 24000])
-        rows.append([middle + rng.randint(-spread, spread) for _ in range(width)])
-    return [[max(-32768, min(32767, value)) for value in row] for row in rows]
 
 
 @pytest.mark.parametrize("lanes", [1, 3, 8])
@@ -58,8 +35,9 @@ def test_moments_equal_the_sums(play, rng, lanes):
     assert record["squares"][unit.LATENCY :] == [sum(v * v for v in chunk) for chunk in used]
 
 
-def test_scale_equals_the_golden_in_the_stated_cycles(play_streams, rng):
-    rows = [(row, width) for width in (1, 2, 64, 777, 1024) for row in example_rows(rng, width)]
+def test_scale_equals_the_golden_in_the_stated_cycles(play_streams, rng, norm_row_examples, pack):
+    widths = (1, 2, 64, 777, 1024)
+    rows = [(row, width) for width in widths for row in norm_row_examples(rng, width)]
     offers, expected = [], []
     for row, width in rows:
         total, squares = sum(row), sum(value * value for value in row)
@@ -86,12 +64,12 @@ def affine(rng, shift):
     return rng.randint(-reach, reach - 1), rng.randint(-far, far - 1)
 
 
-def test_lane_equals_the_golden(play, rng):
+def test_lane_equals_the_golden(play, rng, norm_row_examples):
     ports = ("x", "width", "total", "mantissa", "shift", "gain", "offset", "affine_shift")
     inputs = {name: [] for name in ports}
     expected = []
     for width in (1, 2, 3, 64, 64, 64, 200, 200, 1024):
-        for row in example_rows(rng, width):
+        for row in norm_row_examples(rng, width):
             shift, epsilon = rng.randint(0, 31), rng.choice([1, 900, 1 << 40])
             gain, offset = map(list, zip(*(affine(rng, shift) for _ in row), strict=True))
             x = torch.tensor(row)
@@ -107,62 +85,6 @@ def test_lane_equals_the_golden(play, rng):
     result = play(NormLane(), inputs, {"result": -8}, extra=NormLane.LATENCY)["result"]
     assert result[NormLane.LATENCY :] == expected
     assert len(set(expected)) > 150  # not only saturated values; at least 217 in 400 seeds
-
-
-def affine_writes(gain, offset, lanes):
-    """Port values that load the affine constants, and the one that ends loading."""
-    writes = []
-    for begin in range(0, len(gain), lanes):
-        word = 0
-        for index, (g, o) in enumerate(
-            zip(gain[begin : begin + lanes], offset[begin : begin + lanes], strict=True)
-        ):
-            word |= ((g & 0xFFFF) | (o & 0xFFFFFFFF) << 16) << (48 * index)
-        writes.append(
-            {"affine__enable": 1, "affine__address": begin // lanes, "affine__data": word}
-        )
-    return [*writes, {"affine__enable": 0}]
-
-
-@pytest.mark.parametrize("flow", ["free", "stalled"])
-@pytest.mark.parametrize(("lanes", "width"), [(4, 13), (4, 16), (8, 5), (1, 3), (3, 1)])
-def test_rows_equal_the_golden_in_the_stated_cycles(play_streams, rng, lanes, width, flow):
-    rows = example_rows(rng, width)
-    gain = [rng.randint(-32768, 32767) for _ in range(width)]
-    offset = [rng.randint(-(1 << 22), 1 << 22) for _ in range(width)]
-    shift, epsilon = 18, rng.choice([1, 5000])
-    offers = []
-    for row in rows:
-        # What lies in the void lanes of the last chunk must not count.
-        padded = row + [32767] * (-width % lanes)
-        for begin in range(0, width, lanes):
-            chunk = padded[begin : begin + lanes]
-            offers.append(sum((v & 0xFFFF) << (16 * i) for i, v in enumerate(chunk)))
-    patterns = {}
-    if flow == "stalled":
-        patterns["offering"] = [int(rng.random() < 0.5) for _ in range(97)] + [1]
-        patterns["accepting"] = [int(rng.random() < 0.2) for _ in range(101)] + [1]
-    taken, given = play_streams(
-        LayerNorm(lanes=lanes, max_width=16),
-        offers,
-        len(offers),
-        setup=affine_writes(gain, offset, lanes),
-        width=width,
-        epsilon=epsilon,
-        affine_shift=shift,
-        **patterns,
-    )
-    codes = LayerNormCodes(torch.tensor(gain), torch.tensor(offset), shift, epsilon)
-    expected = []
-    for row in layernorm(torch.tensor(rows), codes).tolist():
-        padded = row + [0] * (-width % lanes)
-        for begin in range(0, width, lanes):
-            chunk = padded[begin : begin + lanes]
-            expected.append(sum((v & 0xFF) << (8 * i) for i, v in enumerate(chunk)))
-    assert [payload for _, payload in given] == expected
-    if flow == "free":
-        spent = given[-1][0] - taken[0]
-        assert spent == cycles(width=width, lanes=lanes, rows=len(rows))
 
 
 def test_bad_parameters_are_named():
