@@ -1,10 +1,11 @@
 """Random (model, machine) pairs: the Verilog against the golden and against the cycle simulator.
 
     .venv/bin/python benchmarks/random_pairs.py 17        # pair 17 alone
-    .venv/bin/python benchmarks/random_pairs.py 0 70      # pairs 0 to 69
+    .venv/bin/python benchmarks/random_pairs.py 0 98      # pairs 0 to 97
 
 A number says which pair it is, in the tests too; from 52 on the models have mixtures of experts,
-most of them with gates of several tasks, of which one is run.
+most of them with gates of several tasks, of which one is run; from 72 on they are dense again, and
+of scheme ivit.
 Each pair runs twice: on a memory with a random latency, gap and number of pending bursts, where
 every counter must be as predicted and every tensor that rests in a buffer equal; and with random
 waits on every channel, where the results must be.
@@ -26,17 +27,21 @@ from vitruvius.hwgen.axi.memory_model import MemoryModel
 from vitruvius.hwgen.core.compiler import compile_model
 from vitruvius.hwgen.core.machine import Buffers, Machine
 from vitruvius.hwgen.core.program import Program
+from vitruvius.hwgen.core.scheme import Scheme
+from vitruvius.models.quantization_options import QuantizationOptions
 from vitruvius.models.quantize import quantize
 from vitruvius.models.tasks import trace_tasks
 from vitruvius.models.zoo.config import Experts, VisionTransformerConfig
 from vitruvius.models.zoo.vit import VisionTransformer
 from vitruvius.sim.cosim import cosimulate
 
-__all__ = ["DENSE", "MODELS_PER_MACHINE", "Pair", "faults", "pair", "random_machine"]
+__all__ = ["DENSE", "IVIT", "MODELS_PER_MACHINE", "Pair", "faults", "pair", "random_machine"]
 
 MODELS_PER_MACHINE = 4
 DENSE = 52
 """Pairs without experts."""
+IVIT = 72
+"""The first pair of scheme ivit."""
 _TOKENS, _FEATURES, _RESULTS = 40, 320, 40
 _EXPERTS = 9
 
@@ -55,7 +60,7 @@ class Pair:
 
 def random_machine(number: int) -> Machine:
     """Sizes that divide nothing; a weight buffer that may hold all matrices, or hardly one."""
-    routed = number * MODELS_PER_MACHINE >= DENSE
+    routed = DENSE <= number * MODELS_PER_MACHINE < IVIT
     draw = random.Random(f"machine {number}")
     rows, cols, depth = draw.randint(1, 6), draw.randint(1, 7), draw.randint(1, 7)
     other = random.Random(f"variant {number}")
@@ -144,7 +149,8 @@ def pair(number: int) -> Pair:
     shape = (config.channels, *config.image_size)
     graph = trace_tasks(module, (torch.zeros(1, *shape),), name=f"random{number}")
     images = torch.randn(6, *shape)
-    model = quantize(graph, images)
+    scheme: Scheme = "ivit" if number >= IVIT else "edge"
+    model = quantize(graph, images, options=QuantizationOptions(scheme=scheme))
     memory = MemoryModel(
         latency=draw.choice([1, 2, 7, 40, 150]),
         gap=draw.choice([0, 0, 1, 3]),

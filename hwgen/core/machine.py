@@ -124,7 +124,8 @@ class Machine(BaseModel):
         return self
 
     def for_scheme(self, scheme: Scheme) -> Machine:
-        """The machine of the same sizes for another scheme's operators.
+        """The machine for another scheme's operators. Its buffers hold as many columns and softmax
+        weights, which take more or fewer bytes there.
 
         Raises VitruviusError for a machine with a router, which scheme ivit does not have.
         """
@@ -135,7 +136,18 @@ class Machine(BaseModel):
                 f"machine '{self.name}': expected buffers.experts = 0 for a model of scheme "
                 f"{scheme}, got {self.buffers.experts}"
             )
-        return self.model_copy(update={"scheme": scheme})
+        own, other = self.arithmetic, SCHEMES[scheme]
+        sizes = {
+            "attention": (own.weight_bytes, other.weight_bytes),
+            "column": (own.column_bytes, other.column_bytes),
+            "norm_column": (own.norm_column_bytes, other.norm_column_bytes),
+        }
+        update = {
+            name: -(-getattr(self.buffers, name) * after // before)
+            for name, (before, after) in sizes.items()
+        }
+        buffers = self.buffers.model_copy(update=update)
+        return self.model_copy(update={"scheme": scheme, "buffers": buffers})
 
     @property
     def arithmetic(self) -> Arithmetic:

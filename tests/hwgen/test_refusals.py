@@ -12,6 +12,8 @@ from vitruvius.hwgen.core import compiler
 from vitruvius.hwgen.core.compiler import compile_model
 from vitruvius.hwgen.core.machine import load_machine
 from vitruvius.models.integer_model import IntegerModel
+from vitruvius.models.quantization_options import QuantizationOptions
+from vitruvius.models.quantize import quantize
 
 
 def changed(model, change):
@@ -102,6 +104,25 @@ def test_the_machine_that_fits_is_found_behind_one_with_unequal_products(
     monkeypatch.setattr(compiler, "load_machine", machines.__getitem__)
     with pytest.raises(VitruviusError, match="0, 4 missing; it fits machine 'experts'"):
         compile_model(model, load_machine("small"))
+
+
+def test_of_scheme_ivit_only_the_safe_mode_has_steps(digits_graph, digit_images):
+    """The maximum of a row, Newton's root and other octaves have no hardware."""
+    options = QuantizationOptions(scheme="ivit", ivit_mode="faithful")
+    text = refusal(quantize(digits_graph, digit_images.calibration_images, options=options))
+    assert "'blocks.0.norm1' and 8 more: ILayerNorm with the root of ten Newton steps" in text
+    assert "'blocks.0.mlp.act' and 3 more: ShiftGelu relative to the row's maximum" in text
+    options = QuantizationOptions(scheme="ivit")
+    safe = quantize(digits_graph, digit_images.calibration_images, options=options)
+
+    def change(operator):
+        if operator.kind != "ShiftAttention":
+            return operator
+        return replace(operator, attributes={**operator.attributes, "octaves": 4, "a": 512})
+
+    text = refusal(changed(safe, change))
+    assert "'blocks.0.attn.apply' and 3 more: ShiftAttention of 4 octaves, expected 15" in text
+    assert "ShiftAttention with a = 512, expected at most 511" in text
 
 
 def test_what_the_accelerator_knows_is_not_refused(digits_model):

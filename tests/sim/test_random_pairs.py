@@ -6,8 +6,8 @@ import pytest
 
 from vitruvius.benchmarks.random_pairs import faults
 
-FEW = (4, 8, 16, 20, 28, 55)
-MANY = 70
+FEW = (4, 8, 16, 20, 28, 55, 74)
+MANY = 98
 
 
 @pytest.mark.parametrize("number", FEW)

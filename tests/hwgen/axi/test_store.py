@@ -15,7 +15,13 @@ CONFIGS = [
     {"port_bits": 128, "cols": 12, "outstanding": 4},
     {"port_bits": 512, "cols": 8, "outstanding": 16},
     {"port_bits": 256, "cols": 7, "outstanding": 2},
+    {"port_bits": 64, "cols": 3, "outstanding": 2, "code_bits": 32},
+    {"port_bits": 128, "cols": 8, "outstanding": 4, "code_bits": 32},
 ]
+
+
+def name_of(config):
+    return f"{config['port_bits']}-{config.get('code_bits', 16)}"
 
 
 class Bench(wiring.Component):
@@ -35,14 +41,14 @@ class Bench(wiring.Component):
                 "taken_before": Out(1),
                 "fill_enable": In(1),
                 "fill_address": In(range(ROWS)),
-                "fill_data": In(self.store.cols * 16),
+                "fill_data": In(self.store.cols * self.store.code_bits),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.store = store = self.store
-        m.submodules.ram = ram = Ram(width=store.cols * 16, depth=ROWS)
+        m.submodules.ram = ram = Ram(width=store.cols * store.code_bits, depth=ROWS)
         for name in self.names:
             port, wire = getattr(self, name), getattr(store, name)
             if name == "memory":
@@ -70,23 +76,28 @@ class Scenario:
         self.config = config
         self.bytes = config["port_bits"] // 8
         self.cols = config["cols"]
+        self.code_bits = config.get("code_bits", 16)
+        self.code_bytes = self.code_bits // 8
         self.rules = rules or MemoryModel(
             rng.choice([1, 2, 9, 60]), rng.choice([0, 0, 1, 4]), rng.choice([1, 3, 16])
         )
         most = min(ROWS // 2 * self.cols, 600)
         self.count = rng.randint(1, most) if count is None else count
-        size = -(-self.count * 2 // self.bytes) * self.bytes
+        size = -(-self.count * self.code_bytes // self.bytes) * self.bytes
         self.pitch = size + rng.choice([0, 1, 60]) * self.bytes
         self.base = rng.randrange(1 << 50) * self.bytes
         before = rng.randbytes(images * self.pitch + self.bytes)
         self.before, self.after = before, bytearray(before)
         self.images = []
         for index in range(images):
-            codes = [rng.randrange(1 << 16) for _ in range(self.count)]
+            codes = [rng.randrange(1 << self.code_bits) for _ in range(self.count)]
             spare = [0xAAAA] * (-self.count % self.cols)
             padded = codes + spare
             rows = [
-                sum(code << 16 * lane for lane, code in enumerate(padded[at : at + self.cols]))
+                sum(
+                    code << self.code_bits * lane
+                    for lane, code in enumerate(padded[at : at + self.cols])
+                )
                 for at in range(0, len(padded), self.cols)
             ]
             self.images.append(
@@ -96,7 +107,7 @@ class Scenario:
                     "tail": rng.choice([1, 1, 5]),
                 }
             )
-            data = b"".join(code.to_bytes(2, "little") for code in codes)
+            data = b"".join(code.to_bytes(self.code_bytes, "little") for code in codes)
             at = index * self.pitch
             self.after[at : at + len(data)] = data
 
@@ -117,6 +128,7 @@ class Scenario:
             port_bits=self.config["port_bits"],
             cols=self.cols,
             outstanding=self.config["outstanding"],
+            code_bits=self.code_bits,
         )
         found = []
         for index in range(len(self.images)):
@@ -135,8 +147,9 @@ def check(scenario, result):
         if scenario.count:
             assert seen["taken"] == [taken]
     images = len(scenario.images)
-    assert result["strobed"] == 2 * scenario.count * images
-    assert result["written_beats"] == -(-2 * scenario.count // scenario.bytes) * images
+    size = scenario.code_bytes * scenario.count
+    assert result["strobed"] == size * images
+    assert result["written_beats"] == -(-size // scenario.bytes) * images
 
 
 def check_many(bench, rng, config, number):
@@ -147,13 +160,13 @@ def check_many(bench, rng, config, number):
         check(scenario, result)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config['port_bits']}")
+@pytest.mark.parametrize("config", CONFIGS, ids=name_of)
 def test_every_code_in_the_stated_cycles(bench, rng, config):
     check_many(bench, rng, config, 4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config['port_bits']}")
+@pytest.mark.parametrize("config", CONFIGS, ids=name_of)
 def test_every_code_in_the_stated_cycles_of_many_images(bench, rng, config):
     check_many(bench, rng, config, 60)
 
@@ -203,6 +216,7 @@ def test_bad_parameters_are_named():
         ({"cols": 0}, "cols: expected at least 1, got 0"),
         ({"rows": 1}, "rows: expected at least 2, got 1"),
         ({"outstanding": 0}, "outstanding: expected 1 to 16 bursts, got 0"),
+        ({"code_bits": 8}, "code_bits: expected 16 or 32, got 8"),
     ):
         with pytest.raises(ValueError, match=text):
             ResultStore(**{**good, **change})

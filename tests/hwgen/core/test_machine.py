@@ -122,3 +122,26 @@ def test_unknown_machines(tmp_path):
         load_machine("smal")
     with pytest.raises(VitruviusError, match="no such file"):
         load_machine(str(tmp_path / "none.toml"))
+
+
+def test_another_scheme_keeps_what_the_buffers_hold():
+    """Catches sizes that are taken over in bytes: a weight has two of them in scheme ivit."""
+    large = load_machine("large")
+    ivit = large.for_scheme("ivit")
+    assert ivit.attention_rows == large.attention_rows
+    assert ivit.column_words >= large.column_words
+    assert ivit.norm_column_words >= large.norm_column_words
+    assert ivit.digest != large.digest
+    assert large.for_scheme("edge") is large
+
+
+def test_a_scheme_without_a_router_refuses_experts(tmp_path):
+    with pytest.raises(VitruviusError, match="for a model of scheme ivit, got 16"):
+        load_machine("experts").for_scheme("ivit")
+    path = tmp_path / "mine.toml"
+    path.write_text('scheme = "ivit"\n' + GOOD + "experts = 3\n")
+    with pytest.raises(VitruviusError, match="expected edge beside"):
+        load_machine(str(path))
+    path.write_text('scheme = "i-vit"\n' + GOOD)
+    with pytest.raises(VitruviusError, match="'edge' or 'ivit', got 'i-vit'"):
+        load_machine(str(path))

@@ -10,8 +10,9 @@ def pack(values, bits):
 class Products:
     """Products one after another: their operand words by cycle, and the sums that should drain."""
 
-    def __init__(self, rng, *, rows, cols, depth, gaps):
-        self.inputs = {name: [] for name in ("a", "b", "valid", "first", "last")}
+    def __init__(self, rng, *, rows, cols, depth, gaps, planes=False):
+        names = ("a", "b", "valid", "first", "last", *(["upper"] if planes else []))
+        self.inputs = {name: [] for name in names}
         self.expected = {}  # cycle -> (row, sums)
         for index in range(40):
             words = 1 if index == 0 else rng.randint(1, 9)
@@ -31,10 +32,13 @@ class Products:
                 else:
                     a = [[rng.randint(-128, 255) for _ in range(depth)] for _ in range(rows)]
                     b = [[rng.randint(-128, 127) for _ in range(depth)] for _ in range(cols)]
+                upper = planes and rng.random() < 0.5
                 for row in range(rows):
                     for col in range(cols):
-                        sums[row][col] += sum(map(int.__mul__, a[row], b[col]))
-                self._put(rng, rows, cols, depth, (a, b), word == 0, word == words - 1)
+                        product = sum(map(int.__mul__, a[row], b[col]))
+                        sums[row][col] += product << 8 * upper
+                end = word == words - 1
+                self._put(rng, rows, cols, depth, (a, b), word == 0, end, upper)
             end = len(self.inputs["valid"]) - 1
             for row in range(rows):
                 cycle = end + LATENCY + row
@@ -42,15 +46,15 @@ class Products:
                     assert cycle == begin + cycles(words, rows)[0] + row
                 self.expected[cycle] = (row, pack(sums[row], 32))
 
-    def _put(self, rng, rows, cols, depth, operands, first, last):
+    def _put(self, rng, rows, cols, depth, operands, first, last, upper=1):
         a = b = None
         if operands is not None:
             a = pack([x for row in operands[0] for x in row], 9)
             b = pack([w for col in operands[1] for w in col], 8)
         else:
             a, b = rng.getrandbits(9 * rows * depth), rng.getrandbits(8 * cols * depth)
-        values = (a, b, int(operands is not None), int(first), int(last))
-        for name, value in zip(self.inputs, values, strict=True):
+        values = (a, b, int(operands is not None), int(first), int(last), int(upper))
+        for name, value in zip(self.inputs, values, strict=False):
             self.inputs[name].append(value)
 
 
@@ -60,6 +64,27 @@ class Products:
 def test_products_drain_in_the_stated_cycles(play, rng, rows, cols, depth, packing, gaps):
     unit = ComputeArray(rows=rows, cols=cols, depth=depth, packing=packing)
     products = Products(rng, rows=rows, cols=cols, depth=depth, gaps=gaps)
+    products.inputs["valid"].append(0)
+    record = play(
+        unit,
+        products.inputs,
+        {"drain_valid": 1, "drain_row": 8, "drain": 32 * cols},
+        extra=LATENCY + rows,
+    )
+    seen = {
+        cycle: (record["drain_row"][cycle], record["drain"][cycle])
+        for cycle, valid in enumerate(record["drain_valid"])
+        if valid
+    }
+    assert seen == products.expected
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_upper_bytes_count_256_times(play, rng, packing):
+    """Fails for a plane that is a word early or late, or that loses the sign of a sum."""
+    rows, cols, depth = 3, 2, 5
+    unit = ComputeArray(rows=rows, cols=cols, depth=depth, packing=packing, planes=True)
+    products = Products(rng, rows=rows, cols=cols, depth=depth, gaps=True, planes=True)
     products.inputs["valid"].append(0)
     record = play(
         unit,
