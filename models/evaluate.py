@@ -108,6 +108,22 @@ def _append(x: Sequence[Tensor], t: Mapping[str, Tensor], a: Attributes) -> Tens
     return torch.cat([x[0], x[1]], whole(a, "dim"))
 
 
+def _scan(x: Sequence[Tensor], t: Mapping[str, Tensor], a: Attributes) -> Tensor:
+    """h[t] = decay[t] * h[t - 1] + driven[t] along ``dim``: all h, in the shape of ``driven``, the
+    second operand; the third is h before the first, 0 without it.
+    """
+    dim = whole(a, "dim")
+    driven = x[1]
+    decay = x[0].expand([-1 if place != dim else driven.shape[dim] for place in range(x[0].dim())])
+    kept = x[2] if len(x) > 2 else None
+    states = []
+    for place in range(driven.shape[dim]):
+        now = driven.select(dim, place)
+        kept = now if kept is None else decay.select(dim, place) * kept + now
+        states.append(kept)
+    return torch.stack(states, dim)
+
+
 def _matmul(x: Sequence[Tensor], t: Mapping[str, Tensor], a: Attributes) -> Tensor:
     """[..., M, K] by [..., K, N], or by [..., N, K] when ``transpose_b``, times ``scale``."""
     product = torch.matmul(x[0], x[1].transpose(-1, -2) if a["transpose_b"] else x[1])
@@ -204,6 +220,7 @@ KINDS: dict[str, Kind] = {
     "Linear": Kind(1, _linear, roles=named("weight"), optional=named("bias")),
     "Embedding": Kind(1, _embedding, roles=named("weight")),
     "Append": Kind(2, _append, attributes=named("dim")),
+    "Scan": Kind(None, _scan, attributes=named("dim")),
     "MatMul": Kind(2, _matmul, attributes=named("transpose_b", "scale")),
     "Gelu": Kind(1, _gelu, attributes=named("approximate")),
     "Concat": Kind(None, _concat, attributes=named("dim")),

@@ -17,6 +17,7 @@ from .graph import Graph
 from .grouped_queries import group_queries
 from .kind import wholes
 from .mixture import find_mixtures, raise_gates
+from .scans import raise_scans, roll_stacks
 from .written_out import merge_twins, recognise_activations, recognise_norms, recognise_softmax
 
 __all__ = ["drop_identities", "merge_views", "raise_attention", "raise_graph", "remove_dead"]
@@ -30,6 +31,8 @@ def raise_graph(graph: Graph) -> Graph:
         remove_dead,
         drop_identities,
         merge_twins,
+        raise_scans,
+        roll_stacks,
         recognise_activations,
         recognise_norms,
         recognise_softmax,

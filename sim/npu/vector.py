@@ -42,7 +42,8 @@ _Shape: TypeAlias = tuple[int, ...]
 @dataclass(frozen=True)
 class VectorWork:
     """``rows`` of ``length`` elements. element, row: operations for each; trees: times that the
-    lanes are folded into one, a row; reads: times that the input is read.
+    lanes are folded into one, a row; reads: times that the input is read. serial: a row waits for
+    the result of the row before.
     """
 
     rows: int
@@ -51,6 +52,7 @@ class VectorWork:
     row: Operations = field(default_factory=dict)
     trees: int = 0
     reads: int = 1
+    serial: bool = False
 
 
 def lane_cycles(operations: Operations, target: NpuTarget) -> int:
@@ -71,6 +73,8 @@ def vector_cycles(work: VectorWork, target: NpuTarget) -> int:
     turns, chunks = _turns(work, target)
     fold = _depth(min(lanes, work.length)) * work.trees * target.vector.interval.alu
     turn = chunks * lane_cycles(work.element, target) + fold + lane_cycles(work.row, target)
+    if work.serial:
+        turn = max(turn, lane_latency(work.element, target))
     return turns * turn + lane_latency(work.element, target) + lane_latency(work.row, target)
 
 
@@ -88,7 +92,7 @@ def vector_mapping(work: VectorWork, target: NpuTarget) -> float:
 def _turns(work: VectorWork, target: NpuTarget) -> tuple[int, int]:
     """Turns that all rows take, and chunks of lanes that a turn takes."""
     lanes = target.vector.lanes
-    side_by_side = max(1, lanes // work.length)
+    side_by_side = 1 if work.serial else max(1, lanes // work.length)
     return -(-work.rows // side_by_side), -(-work.length // lanes)
 
 
@@ -251,6 +255,15 @@ def _largest(op: Operator, inputs: list[_Shape]) -> VectorWork:
     return VectorWork(prod(inputs[0]) // length, length, {"alu": 2 * k}, {}, k)
 
 
+def _scan(op: Operator, inputs: list[_Shape]) -> VectorWork:
+    """One token after the other, all of its states across the lanes: a product that adds to the
+    driven term, brought back to the width of the state.
+    """
+    tokens = _axis(op, op.output.shape)
+    each = {"multiply": 1, "requantize": 1}
+    return VectorWork(tokens, prod(op.output.shape) // tokens, each, serial=True)
+
+
 def _running_sum(op: Operator, inputs: list[_Shape]) -> VectorWork:
     """One element of every row at a time, rows across the lanes."""
     length = _axis(op, inputs[0])
@@ -288,5 +301,6 @@ _RULES: dict[str, _Rule] = {
     "TopK": _largest,
     "Gate": _largest,
     "CumulativeSum": _running_sum,
+    "Scan": _scan,
     "Fold": _fold,
 }
