@@ -20,6 +20,7 @@ from . import (
     npu,
     quantize,
     simulate,
+    sqnr,
     trace,
     train,
 )
@@ -96,6 +97,7 @@ app.command("simulate")(simulate.simulate)
 app.command("compare")(compare.compare)
 app.command("cosim")(cosim.cosim)
 app.command("demo")(demo.demo)
+app.command("sqnr")(sqnr.sqnr)
 app.command("doctor")(doctor.doctor)
 app.add_typer(npu.app, name="npu")
 app.add_typer(train.app, name="train")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.fields import FieldInfo
 
 from ...errors import VitruviusError, nearest
+from ...models.code_widths import CodeWidths
 
 __all__ = [
     "DRAM_KINDS",
@@ -34,9 +34,6 @@ __all__ = [
 _SHIPPED = Path(__file__).parent / "targets"
 _PREFIX = "npu:"
 _KIB = 1024
-_PRECISIONS = ("w4a8", "w4a16", "w8a8", "w8a16")
-_PRECISION = re.compile(r"w(4|8)a(8|16)(?:g([0-9]{1,6}))?")
-_GROUPS = (16, 32, 64, 128, 256)
 _MARKS = ("published: ", "assumed: ")
 
 DramKind = Literal["lpddr4", "ddr3", "gddr5", "hbm2"]
@@ -329,25 +326,14 @@ def with_precision(target: NpuTarget, precision: str) -> NpuTarget:
     >>> with_precision(load_npu("sa8295p"), "w4a16g32").widths.weight_bytes(1, 64)
     36
     """
-    found = _PRECISION.fullmatch(precision)
-    if found is None:
-        raise VitruviusError(
-            f"precision '{precision}' is not defined: expected {', '.join(_PRECISIONS)}, and "
-            "perhaps a group of weights that share a scale, such as w4a16g32"
-        )
-    weight, activation, group = int(found[1]), int(found[2]), int(found[3] or 0)
-    if found[3] and group not in _GROUPS:
-        raise VitruviusError(
-            f"precision '{precision}': expected a group of {', '.join(map(str, _GROUPS))} weights, "
-            f"got {group}"
-        )
+    widths = CodeWidths.parsed(precision)
     fields = target.model_dump(exclude_none=True)
     fields["widths"] |= {
-        "weight": weight,
-        "activation": activation,
-        "probability": activation,
+        "weight": widths.weight,
+        "activation": widths.activation,
+        "probability": widths.activation,
         "residual": 16,
-        "weight_group": group,
+        "weight_group": widths.group,
     }
     for leaf in ("weight", "activation", "probability", "residual", "weight_group"):
         fields["sources"][f"widths.{leaf}"] = "assumed: given by the user"

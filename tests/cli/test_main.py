@@ -16,7 +16,7 @@ from vitruvius.errors import VitruviusError
 
 VERBS = [
     "models", "trace", "quantize", "generate", "estimate", "simulate", "cosim", "demo", "doctor",
-    "train",
+    "train", "sqnr",
 ]  # fmt: skip
 WRITES_FILES = ["quantize", "generate", "demo"]
 NEEDS_A_MACHINE = ["generate", "estimate", "simulate", "cosim", "demo"]
