@@ -14,6 +14,10 @@ from .output import Output
 
 __all__ = ["models", "trace"]
 
+_SHAPES_ONLY = (
+    "note: a large model without weights is traced by its shapes and not compared with the module"
+)
+
 Depth: TypeAlias = Annotated[
     int,
     typer.Option("--depth", metavar="N", min=1, help="Levels of modules in the table of modules."),
@@ -104,9 +108,12 @@ def trace(
     )
     from .workload import load_workload, trace_workload
 
-    graph = trace_workload(load_workload(model, weights, shapes=True), unmapped.value)
+    workload = load_workload(model, weights, True)
+    graph = trace_workload(workload, unmapped.value)
     summary = summarise(graph, depth=depth)
     console = output.console
+    if workload.example_inputs[0].is_meta:
+        console.print(_SHAPES_ONLY, highlight=False, markup=False)
     parts = [overview_lines(summary, graph), kinds_table(summary), modules_table(summary)]
     if graph.regions:
         parts.append(attention_table(graph.regions))

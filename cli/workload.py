@@ -56,7 +56,7 @@ class Quantized:
 
 
 def load_workload(
-    model: str, weights: Path | None, *, shapes: bool = False, image_size: int | None = None
+    model: str, weights: Path | None, shapes: bool = False, *, image_size: int | None = None
 ) -> Workload:
     """The module that MODEL names, with the file of ``--weights`` loaded into it.
 
