@@ -31,7 +31,8 @@ class Manifest(BaseModel):
     rows of image_words words of ``depth`` bytes, features in the order channel, row, column of the
     patch; a word takes image_word_bytes in memory, an image image_bytes; images are image_pitch
     bytes apart.
-    results: logits, or rows of the residual stream: result_tokens rows of 16-bit codes,
+    scheme: of the integer operators that the accelerator is built for.
+    results: logits, or rows of the residual stream: result_tokens rows of codes of result_bits,
     little-endian, of which the first result_features count; ``results`` codes in all, sent in whole
     beats (result_bytes); result_scale: value of one; result_pitch: bytes from results to results.
     traffic: bytes that one image moves. counters: performance counters, in the order of their
@@ -49,6 +50,7 @@ class Manifest(BaseModel):
     cols: int
     depth: int
     port_bits: int
+    scheme: str
     on_chip_kib: int
     tasks: int
     products: tuple[str, ...]
@@ -62,6 +64,7 @@ class Manifest(BaseModel):
     image_bytes: int
     image_pitch: int
     results: int
+    result_bits: int
     result_tokens: int
     result_features: int
     result_scale: float
@@ -88,6 +91,7 @@ def manifest_of(program: Program, parameters: bytes) -> Manifest:
         cols=machine.cols,
         depth=machine.depth,
         port_bits=machine.port_bits,
+        scheme=machine.scheme,
         on_chip_kib=machine.memory,
         tasks=program.model.tasks,
         products=tuple(step.name for step in program.steps),
@@ -101,6 +105,7 @@ def manifest_of(program: Program, parameters: bytes) -> Manifest:
         image_bytes=image_bytes,
         image_pitch=layout.image_pitch,
         results=program.results,
+        result_bits=machine.arithmetic.result_bits,
         result_tokens=program.result_tokens,
         result_features=program.result_features,
         result_scale=final.scale,
