@@ -16,7 +16,7 @@ from torch import Tensor
 from .calibration import scale_of
 from .emission import NoIntegerFormError
 from .graph import Operator
-from .integer.ivit.dyadic import dyadic31
+from .integer.ivit.dyadic import Dyadic31, dyadic31
 from .integer.ivit.layernorm import affine
 from .integer.ivit.shift_exp import reciprocal_step
 from .integer.ivit.shift_gelu import LARGEST_STEP, SLOPE
@@ -57,7 +57,7 @@ class IvitLowering(Lowering):
         return next(item.scale for item in self.emitted if item.name == emitted)
 
     def factors(self, ratios: Tensor) -> tuple[Tensor, Tensor]:
-        pairs = [dyadic31(ratio) for ratio in ratios.tolist()]
+        pairs = [_dyadic(ratio) for ratio in ratios.tolist()]
         return (
             torch.tensor([pair.multiplier for pair in pairs], dtype=torch.int64),
             torch.tensor([pair.shift for pair in pairs], dtype=torch.int64),
@@ -264,6 +264,15 @@ def _float32(scale: float) -> float:
     return float(torch.tensor(max(scale, _LEAST_SCALE), dtype=torch.float32))
 
 
+def _dyadic(ratio: float) -> Dyadic31:
+    try:
+        return dyadic31(ratio)
+    except ValueError:
+        raise NoIntegerFormError(
+            f"its operand's scale is {ratio:.3g} times its own, at most 2**30 fits"
+        ) from None
+
+
 def _factor(role: str, ratio: float) -> dict[str, int | float]:
-    factor = dyadic31(ratio)
+    factor = _dyadic(ratio)
     return {f"{role}_multiplier": factor.multiplier, f"{role}_shift": factor.shift}

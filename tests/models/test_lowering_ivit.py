@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,11 @@ import torch
 from torch import Tensor
 
 from vitruvius.errors import VitruviusError
+from vitruvius.models.calibration import observe
+from vitruvius.models.emission import NoIntegerFormError
 from vitruvius.models.graph import Graph
 from vitruvius.models.integer_model import IntegerModel, IntegerOperator
+from vitruvius.models.lowering_ivit import IvitLowering
 from vitruvius.models.quantization_options import QuantizationOptions
 from vitruvius.models.quantize import quantize
 from vitruvius.models.resolve import resolve_model
@@ -130,6 +134,35 @@ def test_fitted_octaves_leave_a_trained_model_as_it_is(workload, graph, models) 
     options = QuantizationOptions(scheme="ivit", ivit_octaves="fitted")
     fitted = quantize(graph, workload.dataset.calibration_images, options=options)
     assert fitted.operators == models["safe"].operators
+
+
+def test_a_tensor_of_zeros_has_a_scale() -> None:
+    """Calibration that sees nothing: no scale is 0, and the codes are zeros, not an error."""
+    graph, images = uniform("zeros")
+    with torch.no_grad():
+        for tensor in graph.tensors.values():
+            tensor.zero_()
+    model = quantize(graph, 0 * images, options=QuantizationOptions(scheme="ivit"))
+    assert min(operator.scale for operator in model.operators) >= 2.0**-23
+    assert not bool(model.run(images).any())
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_calibration_that_is_not_finite(wrong: float) -> None:
+    graph, images = uniform("wrong")
+    images[3, 0, 2, 2] = wrong
+    with pytest.raises(VitruviusError, match="calibration images: expected finite values"):
+        quantize(graph, images, options=QuantizationOptions(scheme="ivit"))
+
+
+def test_scales_too_far_apart_are_told() -> None:
+    """Catches a bare ValueError of a ratio that no 31-bit factor has."""
+    far, near = torch.tensor([2.0**31]), torch.tensor([2.0**29])
+    graph, images = uniform("far")
+    lowering = IvitLowering(graph, observe(graph, images))
+    assert lowering.factors(near)[0].tolist() == [1 << 30]
+    with pytest.raises(NoIntegerFormError, match=r"is 2.15e\+09 times its own, at most 2\*\*30"):
+        lowering.factors(far)
 
 
 def test_it_is_saved_with_all_that_it_needs(models, workload, tmp_path: Path) -> None:
