@@ -143,7 +143,7 @@ def test_a_tensor_of_zeros_has_a_scale() -> None:
         for tensor in graph.tensors.values():
             tensor.zero_()
     model = quantize(graph, 0 * images, options=QuantizationOptions(scheme="ivit"))
-    assert min(operator.scale for operator in model.operators) >= 2.0**-23
+    assert min(operator.scale for operator in model.operators) > 0
     assert not bool(model.run(images).any())
 
 
