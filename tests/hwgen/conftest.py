@@ -26,13 +26,16 @@ MACHINES = {
     "large": lambda: load_machine("large"),
     "experts": lambda: load_machine("experts"),
     "naive": lambda: _small(order="naive"),
-    # The last three have routers.
+    "ivit": lambda: load_machine("small").for_scheme("ivit"),
+    "ivit_naive": lambda: _small(order="naive", packing=True).for_scheme("ivit"),
+    # Numbers 13, 14 and 16 have routers; 20 is of scheme ivit.
     **{
         f"random{number}": lambda number=number: random_machine(number)
         for number in (*range(8), 13, 14, 16)
     },
+    "random20": lambda: random_machine(20).for_scheme("ivit"),
 }
-FEW = ("small", "chip", "random14")
+FEW = ("small", "chip", "random14", "ivit")
 
 
 @pytest.fixture(

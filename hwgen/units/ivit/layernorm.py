@@ -190,14 +190,14 @@ class INormLane(wiring.Component):
     """``saturate32((x - mean) * factor >> 1, or 0 for a dead channel, + bias)``, one a cycle.
 
     No flow control: the result of the inputs in cycle t stands at the output in cycle
-    t + ``LATENCY``; ``mean`` and ``factor`` are constant while a row is inside. No code lies
-    farther from the mean than the root, so the product has 32 bits.
+    t + ``LATENCY``. No code lies farther from the mean than the root, so the product has 32 bits.
     Golden: `models.integer.ivit.layernorm.layernorm`.
 
     Members
     -------
     x : In, signed 16
-    mean, factor : In, as `RowSpread` gives them
+    mean : In, as `RowSpread` gives it
+    factor : In, as `RowSpread` gives it; read in the cycle after that of ``x``
     bias, alive : In, signed 32, and whether the channel has a gamma
     result : Out, signed 32
     """
