@@ -174,6 +174,19 @@ def test_layernorm(newton: int, width: int, bits: int) -> None:
         same(operator, [inside], tensors, [codes(draw, 16, 3, 40, width) >> spread])
 
 
+def test_the_reciprocal_of_a_root_that_is_a_power_of_two() -> None:
+    """Catches 2**31 over the root, which is 2**16 here, in the place of 2**31 - 1."""
+    row = torch.tensor([[[23170, -23170] * 3 + [23172, -23172]]])
+    tensors = {
+        "bias": torch.zeros(8, dtype=torch.int64),
+        "alive": torch.ones(8, dtype=torch.int8),
+        "multiplier": torch.full((8,), 1 << 30),
+        "shift": torch.full((8,), 44),
+    }
+    operator = operator_of("ILayerNorm", 16, (1, 8), tensors, {"newton": 0})
+    assert int(same(operator, [source(16, 1, 8)], tensors, [row])[0, 0, 0]) == 23169
+
+
 @pytest.mark.parametrize("octaves", [4, 7, 8, 15])
 @pytest.mark.parametrize("a", [1, 8, 34, 127, 332])
 def test_attention(octaves: int, a: int) -> None:

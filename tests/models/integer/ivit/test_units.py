@@ -303,6 +303,37 @@ def test_newton_gives_the_published_values() -> None:
     assert set(difference.tolist()) <= {0, 1}
 
 
+ROOT_OF_A_POWER_OF_TWO = [23170, -23170] * 3 + [23172, -23172]
+"""The root of the squares' sum is 2**16, so that 2**31 over it is not the published 2**31 - 1."""
+
+
+@pytest.mark.parametrize("root", ["exact", "newton"])
+def test_layernorm_equals_the_formula_in_big_integers(root) -> None:
+    """Catches another reciprocal constant, division towards zero, and a sum that has wrapped."""
+    draw = random.Random(f"{root}")
+    rows = [ROOT_OF_A_POWER_OF_TWO, [32767] * 4 + [-32768] * 4, [0] * 8, [5] * 7 + [6]]
+    rows += [[draw.randint(-(1 << width), (1 << width) - 1) for _ in range(8)] for width in
+             [draw.randint(1, 15) for _ in range(200)]]  # fmt: skip
+    gamma = torch.tensor([1, -2, 0.5, 1, 1, 3, 1, -1.0])
+    beta = torch.tensor([0, 1, -0.25, 0.1, 0, 2, 7, -3.0])
+    parameters = affine(gamma, beta)
+    got = layernorm(torch.tensor(rows), parameters, root).tolist()
+    for row, found in zip(rows, got, strict=True):
+        centred = [code - round(Fraction(sum(row), 8)) for code in row]
+        squares = sum(code * code for code in centred)
+        k = max(1, math.isqrt(squares))
+        if root == "newton":
+            k = 1 << 16
+            for _ in range(10):
+                k = (k + squares // k) // 2
+        normal = [code * (TOP // k) // 2 for code in centred]
+        expected = [
+            min(max(code + bias, -TOP - 1), TOP)
+            for code, bias in zip(normal, parameters.bias.tolist(), strict=True)
+        ]
+        assert found == expected, row
+
+
 def test_layernorm_equals_float() -> None:
     """Codes of any scale, to within the roundings of mean, root and reciprocal."""
     generator = torch.Generator().manual_seed(6)
