@@ -95,10 +95,12 @@ def trace(
         if picture.suffix != ".svg":
             raise VitruviusError(f"--picture expects a name that ends in .svg, got {picture}")
         check_file(picture)
+    from ..models.blocks import blocks_of
     from ..models.summary import summarise
     from ..reports.table import unmapped_table
     from ..reports.trace import (
         attention_table,
+        blocks_table,
         critical_path_lines,
         kinds_table,
         modules_table,
@@ -117,6 +119,8 @@ def trace(
     parts = [overview_lines(summary, graph), kinds_table(summary), modules_table(summary)]
     if graph.regions:
         parts.append(attention_table(graph.regions))
+    if blocks := blocks_of(graph):
+        parts.append(blocks_table(blocks))
     if graph.unmapped:
         parts.append(unmapped_table(graph.unmapped))
     parts.append(critical_path_lines(summary))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -13,17 +14,20 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ..models.blocks import blocks_of
 from .diagram_overview import numbered
 from .quantities import count, percent, quantity
 from .table import plain, shape, some_count, titled
 
 if TYPE_CHECKING:
+    from ..models.blocks import Block
     from ..models.graph import Graph, Operator
     from ..models.regions import AttentionRegion
     from ..models.summary import CriticalPath, ModuleRow, Run, Summary, Tally
 
 __all__ = [
     "attention_table",
+    "blocks_table",
     "critical_path_lines",
     "kinds_table",
     "modules_table",
@@ -102,13 +106,15 @@ def attention_table(regions: Sequence[AttentionRegion]) -> Group:
     columns = ["times", "heads", "queries", "keys", "head dim", "scale"]
     windows = any(region.windows > 1 for region in regions)
     bias = any(region.bias for region in regions)
-    columns += ["windows"] * windows
+    shared = any(region.kv_heads for region in regions)
+    columns += ["windows"] * windows + ["kv heads"] * shared
     table = plain(["attention", *columns, *["bias"] * bias], numbers=columns)
     groups: dict[tuple[str, ...], list[AttentionRegion]] = {}
     for region in regions:
         cells = [str(region.heads), str(region.tokens), str(region.keys), str(region.head_dim)]
         cells.append(f"{region.scale:.4g}")
         cells += [str(region.windows)] * windows
+        cells += [str(region.kv_heads or region.heads)] * shared
         cells += ["yes" if region.bias else "none"] * bias
         groups.setdefault(tuple(cells), []).append(region)
     for cells_alike, members in groups.items():
@@ -116,6 +122,25 @@ def attention_table(regions: Sequence[AttentionRegion]) -> Group:
         label = first if len(members) == 1 else f"{first} …"
         table.add_row(escape(label), str(len(members)), *cells_alike)
     return titled(f"Attention: {len(regions)} regions", table)
+
+
+def blocks_table(blocks: Sequence[Block]) -> Group:
+    """Gated short convolutions, gated MLPs, caches and scans, those alike in one row."""
+    sizes = {
+        "gated short convolution": "kernel",
+        "gated MLP": "hidden",
+        "cache": "kept",
+        "scan": "tokens",
+    }
+    numbers = ["times", "width", "size"]
+    table = plain(["block", *numbers, "size is", "first"], numbers=numbers)
+    groups: dict[tuple[str, int, int], list[Block]] = {}
+    for block in blocks:
+        groups.setdefault((block.kind, block.width, block.size), []).append(block)
+    for (kind, width, size), members in groups.items():
+        cells = [str(len(members)), str(width), str(size), sizes[kind]]
+        table.add_row(kind, *cells, escape(members[0].operators[0]))
+    return titled("Blocks", table)
 
 
 def critical_path_lines(summary: Summary) -> Group:
@@ -240,6 +265,7 @@ def trace_record(graph: Graph, summary: Summary) -> dict[str, object]:
                 "softmax": region.softmax,
                 "apply": region.apply,
                 "heads": region.heads,
+                "kv_heads": region.kv_heads,
                 "tokens": region.tokens,
                 "keys": region.keys,
                 "head_dim": region.head_dim,
@@ -249,6 +275,7 @@ def trace_record(graph: Graph, summary: Summary) -> dict[str, object]:
             }
             for region in graph.regions
         ],
+        "blocks": [asdict(block) for block in blocks_of(graph)],
         "mixtures": [
             {
                 "gate": mixture.gate,
