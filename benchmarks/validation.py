@@ -4,7 +4,8 @@
 
 Runs test digits through the Verilog of machines of several sizes, and models of real size through
 that of the machines that hold them; takes about ten minutes.
-`benchmarks/validation_systolic.py` writes the last section, also alone.
+`benchmarks/validation_systolic.py` and `benchmarks/validation_autoneural.py` write the last two
+sections, also alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from vitruvius.benchmarks import validation_autoneural
 from vitruvius.benchmarks.validation_systolic import section
 from vitruvius.hwgen.axi.memory_model import DEFAULT_MEMORY
 from vitruvius.hwgen.core.compiler import compile_model
@@ -180,7 +182,7 @@ def main() -> None:
         cells = [f"{predicted:,} / {measured:,}" for predicted, measured in pairs]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     more, wholly = whole_models()
-    lines += ["", *more, "", *section()]
+    lines += ["", *more, "", *section(), "", *validation_autoneural.section()]
     PAGE.write_text("\n".join(lines) + "\n")
     exact = wholly and all(run.report.cycle_exact and not run.report.mismatches for run in runs)
     print(f"{PAGE}: {'all bits and cycles equal' if exact else 'NOT EQUAL'}")

@@ -169,8 +169,8 @@ def table(name: str) -> list[dict[str, str]]:
 
 
 def replaced(page: str, lines: list[str]) -> str:
-    """``page`` with this section in its place, or at the end."""
-    start = page.find(HEADING + "\n")
+    """``page`` with a section, which begins with its heading, in its place, or at the end."""
+    start = page.find(lines[0] + "\n")
     if start < 0:
         return page.rstrip("\n") + "\n\n" + "\n".join(lines) + "\n"
     after = page.find("\n## ", start)

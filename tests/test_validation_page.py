@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vitruvius.benchmarks import validation_autoneural
 from vitruvius.benchmarks.validation_systolic import HEADING, PAGE, replaced, section
 
 
@@ -18,3 +19,10 @@ def test_only_the_section_is_replaced():
         f"# Page\n\n## Before\n\na\n\n{HEADING}\n\nnew\n\n## After\n\nb\n"
     )
     assert replaced("# Page\n", [HEADING, "", "new"]) == f"# Page\n\n{HEADING}\n\nnew\n"
+
+
+def test_autoneurals_section_is_up_to_date() -> None:
+    """Fails when a cost, a target or a zoo model changed and the page did not."""
+    page = PAGE.read_text(encoding="utf-8")
+    assert validation_autoneural.HEADING in page
+    assert replaced(page, validation_autoneural.section()) == page
