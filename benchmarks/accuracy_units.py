@@ -1,4 +1,4 @@
-"""Writes docs/units.md: how exact our GELU and softmax units are, their tables, and what they take.
+"""Writes docs/units.md: how exact our units are, their tables, and what they take.
 
     .venv/bin/python benchmarks/accuracy_units.py            # accuracy and synthesis, minutes
     .venv/bin/python benchmarks/accuracy_units.py --accuracy # accuracy alone, seconds
@@ -20,8 +20,9 @@ from amaranth.lib import wiring
 from torch import Tensor
 
 from vitruvius.benchmarks.marked_page import replaced
-from vitruvius.fpga_targets.device import load_device
-from vitruvius.fpga_targets.synthesis import Resources, synthesize
+from vitruvius.benchmarks.unit_schemes import LANES, compared, scheme_errors
+from vitruvius.fpga_targets.device import Device, load_device
+from vitruvius.fpga_targets.synthesis import synthesize
 from vitruvius.hwgen.units.gelu import Gelu
 from vitruvius.hwgen.units.online_softmax import OnlineSoftmax
 from vitruvius.hwgen.units.reciprocal import Reciprocal
@@ -59,6 +60,15 @@ ACCURACY = (
 COST = (
     "<!-- cost by benchmarks/accuracy_units.py; nothing from here on is typed by hand -->",
     "<!-- end of cost -->",
+)
+SCHEMES = (
+    "<!-- schemes by benchmarks/accuracy_units.py; nothing from here on is typed by hand -->",
+    "<!-- end of schemes -->",
+)
+SCHEMES_COST = (
+    "<!-- cost of schemes by benchmarks/accuracy_units.py; nothing from here on is typed by hand "
+    "-->",
+    "<!-- end of cost of schemes -->",
 )
 DEVICE = "zcu102"
 SEED = 20230530
@@ -305,6 +315,11 @@ def accuracy() -> list[str]:
     return [line for part in parts for line in (*part(), "")][:-1]
 
 
+def schemes() -> list[str]:
+    """Both schemes' errors on the same floats."""
+    return scheme_errors(lambda scores: probabilities(coded(scores)))
+
+
 # Cost
 
 
@@ -337,13 +352,29 @@ def cost() -> list[str]:
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for name, unit in units():
-        with tempfile.TemporaryDirectory() as folder:
-            used: Resources = synthesize(
-                to_verilog(unit, "unit"), "unit", device, workdir=Path(folder)
-            )
-        lines.append(f"| {name} | {used.lut:,} | {used.ff:,} | {used.dsp} | {used.bram:g} |")
+        lines.append(f"| {name} {_cells(unit, device)}")
         print(lines[-1], flush=True)
     return lines
+
+
+def schemes_cost() -> list[str]:
+    device = load_device(DEVICE)
+    lines = [
+        f"All with {LANES} lanes; cells of `{device.name}` as above.",
+        "",
+        "| unit | row | cycles, alone | a row, back to back | LUT | FF | DSP | BRAM (36 Kbit) |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for item in compared():
+        lines.append(f"{item.columns()[:-2]} {_cells(item.make(), device)}")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def _cells(unit: wiring.Component, device: Device) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        used = synthesize(to_verilog(unit, "unit"), "unit", device, workdir=Path(folder))
+    return f"| {used.lut:,} | {used.ff:,} | {used.dsp} | {used.bram:g} |"
 
 
 def main() -> None:
@@ -351,8 +382,10 @@ def main() -> None:
     parser.add_argument("--accuracy", action="store_true", help="leave the cost as it is")
     only_accuracy = parser.parse_args().accuracy
     page = replaced(PAGE.read_text(encoding="utf-8"), *ACCURACY, accuracy())
+    page = replaced(page, *SCHEMES, schemes())
     if not only_accuracy:
         page = replaced(page, *COST, cost())
+        page = replaced(page, *SCHEMES_COST, schemes_cost())
     PAGE.write_text(page, encoding="utf-8")
 
 

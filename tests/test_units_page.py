@@ -11,15 +11,19 @@ from vitruvius.benchmarks.accuracy_units import (
     ACCURACY,
     COST,
     PAGE,
+    SCHEMES,
+    SCHEMES_COST,
     accuracy,
     errors,
     exact_gelu,
     probabilities,
     rounded_table,
+    schemes,
     tabled_gelu,
     units,
 )
 from vitruvius.benchmarks.marked_page import replaced
+from vitruvius.benchmarks.unit_schemes import compared, edge_norm, line, normal, quantized
 from vitruvius.models.integer.softmax import exponential_table
 
 FINE = torch.arange(-(8 << 14), (8 << 14) + 1, dtype=torch.float64) / 2**14
@@ -37,6 +41,50 @@ def test_every_unit_has_its_cost_on_the_page() -> None:
     cost = page.partition(COST[0])[2].partition(COST[1])[0]
     rows = [line.split("|")[1].strip() for line in cost.splitlines() if line.startswith("| ")]
     assert rows == ["unit", "---", *(name for name, _ in units())]
+
+
+def test_the_errors_of_both_schemes_on_the_page_are_up_to_date() -> None:
+    """Fails when a golden of either scheme, a quantizer's rule or an input changed."""
+    page = PAGE.read_text(encoding="utf-8")
+    assert replaced(page, *SCHEMES, schemes()) == page
+
+
+def test_every_unit_of_both_schemes_has_its_cycles_and_cost_on_the_page() -> None:
+    """Fails when a unit was added, or its sizes or cycles changed and synthesis did not run again.
+    Its first columns are those of `Compared`; four of cells follow.
+    """
+    page = PAGE.read_text(encoding="utf-8")
+    table = page.partition(SCHEMES_COST[0])[2].partition(SCHEMES_COST[1])[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][2:]
+    assert [row.rsplit("|", 5)[0].strip() for row in rows] == [
+        item.columns().removesuffix("|").strip() for item in compared()
+    ]
+    assert all(cell.strip() for row in rows for cell in row.split("|")[1:-1])
+
+
+def test_an_error_is_of_values_and_not_of_codes() -> None:
+    """Two of four values are off by 3 and 4: the largest is 4, the root mean square 2.5."""
+    exact = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    found = exact + torch.tensor([0.0, 3.0, 0.0, -4.0])
+    assert (
+        line("unit", "row", "codes", found, exact) == "| unit | row | codes | 4.00e+00 | 2.50e+00 |"
+    )
+
+
+def test_the_scale_is_that_of_the_largest_magnitude() -> None:
+    codes, scale = quantized(torch.tensor([0.5, -12.7, 0.04], dtype=torch.float64), 8)
+    assert (codes.tolist(), scale) == ([5, -127, 0], pytest.approx(0.1, rel=1e-6))
+
+
+def test_gain_and_offset_give_the_float_layernorm() -> None:
+    """Fails for a gain or an offset at another scale: half a code is rounding, a tenth the rest."""
+    x = normal(20, 64)
+    gamma, beta = 1 + normal(64, seed=1) / 4, normal(64, seed=2) / 4
+    codes, scale = quantized(x, 16)
+    exact = torch.nn.functional.layer_norm(x, (64,), gamma, beta, 1e-6)
+    out = float(exact.abs().max()) / 127
+    found = edge_norm(codes, scale, gamma, beta, out) * out
+    assert float((found - exact).abs().max()) < 0.6 * out
 
 
 def test_the_exact_gelu_is_that_of_the_standard_library() -> None:
