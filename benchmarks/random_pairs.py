@@ -150,7 +150,10 @@ def pair(number: int) -> Pair:
     graph = trace_tasks(module, (torch.zeros(1, *shape),), name=f"random{number}")
     images = torch.randn(6, *shape)
     scheme: Scheme = "ivit" if number >= IVIT else "edge"
-    model = quantize(graph, images, options=QuantizationOptions(scheme=scheme))
+    options = QuantizationOptions(scheme=scheme)
+    if scheme == "ivit" and number % 2:
+        options = QuantizationOptions(scheme=scheme, ivit_octaves="fitted")
+    model = quantize(graph, images, options=options)
     memory = MemoryModel(
         latency=draw.choice([1, 2, 7, 40, 150]),
         gap=draw.choice([0, 0, 1, 3]),

@@ -10,6 +10,7 @@ from ..models.integer_model import IntegerModel, IntegerOperator
 from ..models.ivit_operators import KINDS
 from .core.scheme import Scheme
 from .units.ivit.shift_exp import STEP_BITS
+from .units.ivit.shiftmax import LEAST_SUM
 from .units.router import MOST_CHOSEN
 
 __all__ = ["refuse_unknown", "scheme_of"]
@@ -101,9 +102,14 @@ def _ivit(operator: IntegerOperator) -> Iterator[str]:
         )
     if operator.kind == "ShiftAttention":
         octaves = int(operator.attributes.get("octaves", OCTAVES))
-        if octaves != OCTAVES:
-            yield f"ShiftAttention of {octaves} octaves, expected {OCTAVES}"
         step, most = int(operator.attributes.get("a", 1)), (1 << STEP_BITS) - 1
+        if not 1 <= octaves <= OCTAVES:
+            yield f"ShiftAttention of {octaves} octaves, expected 1 to {OCTAVES}"
+        elif step << octaves < LEAST_SUM:
+            yield (
+                f"ShiftAttention of {octaves} octaves with a = {step}, expected a * 2**octaves of "
+                f"at least {LEAST_SUM}"
+            )
         if step > most:
             yield f"ShiftAttention with a = {step}, expected at most {most}"
 

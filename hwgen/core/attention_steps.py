@@ -54,6 +54,7 @@ def shift_attention(draft: Draft, operator: IntegerOperator) -> None:
                 multiplier=score.multiplier,
                 shift=score.shift,
                 exp_step=int(operator.attributes["a"]),
+                octaves=int(operator.attributes["octaves"]),
             ),
             apply=Product(multiplier=apply.multiplier, shift=apply.shift, planes=1),
         ),

@@ -382,7 +382,10 @@ class Core(wiring.Component):
         gate = product.instruction.destination == Destination.GATE
         scores = gate | (product.instruction.destination == Destination.SCORE)
         if ivit:
-            m.d.comb += attention.step.eq(product.instruction.exp_step)
+            m.d.comb += [
+                attention.step.eq(product.instruction.exp_step),
+                attention.octaves.eq(product.instruction.octaves),
+            ]
         else:
             m.d.comb += [
                 attention.gate.eq(gate),

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from amaranth.hdl import unsigned
 from amaranth.lib import data
 
+from ..units.ivit.shift_exp import STEP_BITS
 from .counters import COUNTER_BITS, Counter
 from .scheme import Scheme
 
@@ -129,7 +130,8 @@ _IVIT_FIELDS = _PRODUCT_FIELDS | {
     "multiplier": unsigned(31),
     "stream_multiplier": unsigned(31),
     "stream_shift": unsigned(6),
-    "exp_step": unsigned(9),
+    "exp_step": unsigned(STEP_BITS),
+    "octaves": unsigned(4),
     "table": unsigned(8),
     "planes": unsigned(1),
 }
@@ -181,10 +183,10 @@ class Product:
     column_base: first word of the column buffer.
     multiplier, shift: the scalar dyadic factor of SCORE and APPLY, and of GELU's second
     requantizer; in scheme ivit that of RESIDUAL and EMBED for what is added, in the place of
-    GELU's. stream_multiplier, stream_shift: that for what it is added to. exp_step: of SCORE, the
-    step of the exponential. table: of GELU. planes: the operand's rows have two bytes an element,
-    the words of the lower bytes and of the upper ones by turns, and both meet the same word of the
-    other side. These are of scheme ivit alone.
+    GELU's. stream_multiplier, stream_shift: that for what it is added to. exp_step, octaves: of
+    SCORE, the step of the exponential and where it is cut. table: of GELU. planes: the operand's
+    rows have two bytes an element, the words of the lower bytes and of the upper ones by turns, and
+    both meet the same word of the other side. These are of scheme ivit alone.
     results: how many results there are in all, of a product that makes them: a RESULT, or one whose
     rows of the residual stream are results too; 0 of any other.
     expert: 0, or one more than the expert whose queue says which rows there are. If it is empty the
@@ -236,6 +238,7 @@ class Product:
     stream_multiplier: int = 0
     stream_shift: int = 0
     exp_step: int = 0
+    octaves: int = 0
     table: int = 0
     planes: int = 0
 

@@ -21,8 +21,9 @@ class ShiftAttentionBuffer(wiring.Component):
     """Holds the probabilities of two heads, tokens x tokens, in two planes of bytes.
 
     ``write``, ``row_complete``, ``chunk_valid`` and ``start`` as of the `AttentionBuffer`, with
-    ``step`` beside ``start``: ``a`` of the scores. ``word`` -> ``data`` (``depth`` bytes, for each
-    of ``machine.loads``) one cycle later; words of lower and of upper bytes lie by turns.
+    ``step`` and ``octaves`` beside ``start``: as of the `Shiftmax`. ``word`` -> ``data`` (``depth``
+    bytes, for each of ``machine.loads``) one cycle later; words of lower and of upper bytes lie by
+    turns.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -32,6 +33,7 @@ class ShiftAttentionBuffer(wiring.Component):
             {
                 "start": In(1),
                 "step": In(STEP_BITS),
+                "octaves": In(4),
                 "tiles": In(12),
                 "last_count": In(8),
                 "pitch": In(16),
@@ -61,13 +63,14 @@ class ShiftAttentionBuffer(wiring.Component):
         machine = self.machine
         cols, lanes = machine.cols, machine.lanes
         tiles, last_count, pitch = Signal(12), Signal(8), Signal(16)
-        step = Signal(STEP_BITS)
+        step, octaves = Signal(STEP_BITS), Signal(4)
         with m.If(self.start):
             m.d.sync += [
                 tiles.eq(self.tiles),
                 last_count.eq(self.last_count),
                 pitch.eq(self.pitch),
                 step.eq(self.step),
+                octaves.eq(self.octaves),
             ]
         m.submodules.shiftmax = shiftmax = Shiftmax(
             slots=machine.rows,
@@ -87,6 +90,7 @@ class ShiftAttentionBuffer(wiring.Component):
             shiftmax.tiles.eq(tiles),
             shiftmax.last_count.eq(last_count),
             shiftmax.step.eq(step),
+            shiftmax.octaves.eq(octaves),
             # A chunk is written in the cycle after it leaves.
             self.row_complete.eq(delayed(m, shiftmax.row_complete, 1, name="row_complete")),
             self.chunk_valid.eq(shiftmax.weights_valid),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -107,7 +108,7 @@ def test_the_machine_that_fits_is_found_behind_one_with_unequal_products(
 
 
 def test_of_scheme_ivit_only_the_safe_mode_has_steps(digits_graph, digit_images):
-    """The maximum of a row, Newton's root and other octaves have no hardware."""
+    """The maximum of a row and Newton's root have no hardware, nor have odd exponentials."""
     options = QuantizationOptions(scheme="ivit", ivit_mode="faithful")
     text = refusal(quantize(digits_graph, digit_images.calibration_images, options=options))
     assert "'blocks.0.norm1' and 8 more: ILayerNorm with the root of ten Newton steps" in text
@@ -115,14 +116,19 @@ def test_of_scheme_ivit_only_the_safe_mode_has_steps(digits_graph, digit_images)
     options = QuantizationOptions(scheme="ivit")
     safe = quantize(digits_graph, digit_images.calibration_images, options=options)
 
-    def change(operator):
+    def with_attributes(attributes, operator):
         if operator.kind != "ShiftAttention":
             return operator
-        return replace(operator, attributes={**operator.attributes, "octaves": 4, "a": 512})
+        return replace(operator, attributes={**operator.attributes, **attributes})
 
-    text = refusal(changed(safe, change))
-    assert "'blocks.0.attn.apply' and 3 more: ShiftAttention of 4 octaves, expected 15" in text
-    assert "ShiftAttention with a = 512, expected at most 511" in text
+    for attributes, expected in (
+        ({"octaves": 16}, "ShiftAttention of 16 octaves, expected 1 to 15"),
+        ({"octaves": 2, "a": 100}, "with a = 100, expected a * 2**octaves of at least 512"),
+        ({"a": 512}, "ShiftAttention with a = 512, expected at most 511"),
+    ):
+        text = refusal(changed(safe, partial(with_attributes, attributes)))
+        assert "'blocks.0.attn.apply' and 3 more: ShiftAttention" in text
+        assert expected in text
 
 
 def test_what_the_accelerator_knows_is_not_refused(digits_model):

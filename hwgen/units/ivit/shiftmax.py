@@ -12,25 +12,22 @@ from ....models.integer.ivit.shiftmax import OCTAVES
 from ...delay import delayed
 from ..score_rows import ScoreRows, check_extents
 from ..tree import summed
-from .shift_exp import DISTANCE_BITS, STEP_BITS, ShiftExp, check_octaves, latency
+from .shift_exp import DISTANCE_BITS, STEP_BITS, ShiftExp, latency
 
-__all__ = ["RESULT_BITS", "SCORE_BITS", "Shiftmax", "cycles", "division"]
+__all__ = ["LEAST_SUM", "RESULT_BITS", "SCORE_BITS", "Shiftmax", "cycles"]
 
 SCORE_BITS = 8
 RESULT_BITS = 15
+LEAST_SUM = 1 << 9
+"""The least exponential of a row's maximum, ``step << octaves``, for the reciprocal's bits."""
 _TOTAL_BITS = 31
+_DIVISION = ((1 << _TOTAL_BITS) // LEAST_SUM - 1).bit_length()
+"""Cycles of a row in the divider, one for each bit of the quotient."""
 _SUMS = 2
 """Cycles from a chunk of exponentials to the row's sum: lanes, row."""
 
 
-def division(octaves: int = OCTAVES) -> int:
-    """Cycles of a row in the divider, one for each bit of the quotient. The row's maximum alone
-    adds ``2**octaves`` or more to its sum, so the quotient has no more bits.
-    """
-    return _TOTAL_BITS - octaves
-
-
-def cycles(arrivals: Sequence[int], tiles: int, octaves: int = OCTAVES) -> list[int]:
+def cycles(arrivals: Sequence[int], tiles: int) -> list[int]:
     """The cycle of each row's last results, given the cycle of each row's ``last`` chunk.
 
     ``arrivals`` are strictly increasing; rows have ``tiles`` chunks each. Rows back to back take
@@ -44,7 +41,7 @@ def cycles(arrivals: Sequence[int], tiles: int, octaves: int = OCTAVES) -> list[
     for arrival in arrivals:
         begin = max(arrival + ScoreRows.START, free)
         free = begin + tiles
-        completions.append(begin + 2 * (tiles - 1) + Shiftmax.weighing(octaves))
+        completions.append(begin + 2 * (tiles - 1) + Shiftmax.WEIGHING)
     return completions
 
 
@@ -59,8 +56,8 @@ class Shiftmax(wiring.Component):
 
     * alone, the row is read in cycles b = t + ``ScoreRows.START`` to b + ``tiles`` - 1; behind
       another row, from the cycle after that row's last read, if that is later;
-    * its results leave in ``tiles`` cycles, the last in b + 2 * (``tiles`` - 1) + `weighing`, with
-      ``row_complete``;
+    * its results leave in ``tiles`` cycles, the last in b + 2 * (``tiles`` - 1) + ``WEIGHING``,
+      with ``row_complete``;
     * ``busy`` rises in cycle t + 1 and falls in the cycle after the last results.
 
     Golden: `models.integer.ivit.shiftmax.shiftmax`.
@@ -69,16 +66,15 @@ class Shiftmax(wiring.Component):
     ----------
     slots, lanes, max_tiles, max_row : int
         As of `Softmax`.
-    octaves : int
-        Where the exponentials are cut, 1 to 22.
 
     Members
     -------
     valid, slot, tile, count, first, last, row, scores : In
         A chunk of signed 8-bit scores, as of `Softmax`.
-    tiles, last_count, step, narrow : In
-        Chunks per row, valid scores of a row's last chunk, ``a`` of the scores (1 to 511), and
-        whether results have 8 bits in the place of 16; constant while rows are inside.
+    tiles, last_count, step, octaves, narrow : In
+        Chunks per row, valid scores of a row's last chunk, ``a`` of the scores (1 to 511), where
+        exponentials are cut (1 to 15; ``step << octaves`` at least `LEAST_SUM`), and whether
+        results have 8 bits in the place of 16; constant while rows are inside.
     weights_valid, weights_row, weights_tile, weights : Out
         Unsigned results of one tile; 0 in lanes that are not valid.
     row_complete : Out
@@ -95,20 +91,14 @@ class Shiftmax(wiring.Component):
     TAIL = 3
     """Cycles from the read of a stored exponential to its result: buffer, product, shift."""
 
-    @staticmethod
-    def weighing(octaves: int = OCTAVES) -> int:
-        """Cycles from a row's last read to its first results: buffer, distance, exponential, sums,
-        division, tail.
-        """
-        return 2 + latency(octaves) + _SUMS + division(octaves) + Shiftmax.TAIL
+    WEIGHING = 3 + latency() + _SUMS + _DIVISION + TAIL
+    """Cycles from a row's last read to its first results: buffer, distance, exponential, octaves,
+    sums, division, tail.
+    """
 
-    def __init__(
-        self, *, slots: int, lanes: int, max_tiles: int, max_row: int, octaves: int = OCTAVES
-    ) -> None:
+    def __init__(self, *, slots: int, lanes: int, max_tiles: int, max_row: int) -> None:
         check_extents(slots=slots, lanes=lanes, max_tiles=max_tiles, max_row=max_row)
-        check_octaves(octaves)
         self.slots, self.lanes, self.max_tiles, self.max_row = slots, lanes, max_tiles, max_row
-        self.octaves = octaves
         super().__init__(
             {
                 "valid": In(1),
@@ -122,6 +112,7 @@ class Shiftmax(wiring.Component):
                 "tiles": In(range(max_tiles + 1)),
                 "last_count": In(range(lanes + 1)),
                 "step": In(unsigned(STEP_BITS)),
+                "octaves": In(range(OCTAVES + 1), init=OCTAVES),
                 "narrow": In(1),
                 "weights_valid": Out(1),
                 "weights_row": Out(range(max_row)),
@@ -148,17 +139,16 @@ class Shiftmax(wiring.Component):
             m.d.comb += getattr(rows, name).eq(getattr(self, name))
 
         exponentials = self._weigh(m, rows)
-        late = 2 + latency(self.octaves)
+        late = 3 + latency()
         weighed = delayed(m, rows.reading, late, name="weighed")
         final = delayed(m, rows.reading & rows.final, late, name="weighed_final")
         total, complete = self._sum(m, exponentials, weighed, final)
         quotient = self._divide(m, total)
-        divided = division(self.octaves)
-        done = delayed(m, complete, divided, name="done")
-        row = delayed(m, rows.read_row, late + _SUMS + divided, name="row")
+        done = delayed(m, complete, _DIVISION, name="done")
+        row = delayed(m, rows.read_row, late + _SUMS + _DIVISION, name="row")
         self._multiply(m, exponentials, weighed, quotient, done, row)
 
-        inside = 2 * self.slots + self.weighing(self.octaves) + 2 * self.max_tiles + 2
+        inside = 2 * self.slots + self.WEIGHING + 2 * self.max_tiles + 2
         waiting = Signal(range(inside))
         m.d.sync += waiting.eq(waiting + (self.valid & self.last) - self.row_complete)
         m.d.comb += self.busy.eq(waiting != 0)
@@ -166,15 +156,25 @@ class Shiftmax(wiring.Component):
 
     def _weigh(self, m: Module, rows: ScoreRows) -> list[Signal]:
         """The exponential of each lane of what is read, 0 in void lanes."""
-        count = delayed(m, rows.read_count, 1 + latency(self.octaves), name="exponential_count")
+        count = delayed(m, rows.read_count, 1 + latency(), name="exponential_count")
+        dropped = Signal(range(OCTAVES + 1))
+        m.d.comb += dropped.eq(OCTAVES - self.octaves)
         exponentials = []
         for lane in range(self.lanes):
             distance = Signal(DISTANCE_BITS, name=f"distance_{lane}")
             m.d.sync += distance.eq(rows.maximum - rows.read_scores[lane])
-            m.submodules[f"exp_{lane}"] = exp = ShiftExp(octaves=self.octaves)
+            m.submodules[f"exp_{lane}"] = exp = ShiftExp()
             m.d.comb += [exp.distance.eq(distance), exp.step.eq(self.step)]
+            # Of fewer octaves the same in larger units, and nothing below the step.
+            fewer = Signal.like(exp.result, name=f"fewer_{lane}")
             exponential = Signal.like(exp.result, name=f"exponential_{lane}")
-            m.d.comb += exponential.eq(Mux(count > lane, exp.result, 0))
+            m.d.comb += fewer.eq(exp.result >> dropped)
+            with m.If(count <= lane):
+                m.d.sync += exponential.eq(0)
+            with m.Elif(fewer < self.step):
+                m.d.sync += exponential.eq(self.step)
+            with m.Else():
+                m.d.sync += exponential.eq(fewer)
             exponentials.append(exponential)
         return exponentials
 
@@ -197,11 +197,11 @@ class Shiftmax(wiring.Component):
         return total, complete
 
     def _divide(self, m: Module, total: Signal) -> Signal:
-        """``(2**31 - 1) // total``, `division` cycles after ``total``: a stage for each bit."""
-        # The first digits are zero, a sum is never below 2**octaves; the numerator is all ones.
-        rest: Value = Const((1 << self.octaves) - 1, _TOTAL_BITS)
+        """``(2**31 - 1) // total``, `_DIVISION` cycles after ``total``: a stage for each bit."""
+        # The first digits are zero; the numerator is all ones.
+        rest: Value = Const(LEAST_SUM - 1, _TOTAL_BITS)
         divisor, quotient = total, Const(0, 0)
-        for stage in range(division(self.octaves)):
+        for stage in range(_DIVISION):
             shifted = Cat(Const(1, 1), rest)
             trial = Signal(_TOTAL_BITS + 2, name=f"trial_{stage}")
             kept = Signal(_TOTAL_BITS, name=f"rest_{stage}")
@@ -228,7 +228,7 @@ class Shiftmax(wiring.Component):
     ) -> None:
         """Keep the exponentials of rows in their order; multiply a row's when it is ``done``."""
         # From a word's storing to its reading pass the sums, its row's other chunks, the division.
-        words = _SUMS + self.max_tiles + division(self.octaves)
+        words = _SUMS + self.max_tiles + _DIVISION
         address_bits = (words - 1).bit_length()
         shape = data.ArrayLayout(unsigned(len(exponentials[0])), self.lanes)
         m.submodules.exponentials = storage = memory.Memory(
