@@ -22,6 +22,8 @@ PATCH = 14
 # AutoNeural (arXiv 2512.02924; README of its repository): encoder latency in ms on the SA8295P.
 ENCODERS_MS = {256: (163.3, 28.0), 512: (1415.0, 101.7), 768: (None, 278.1)}
 TOKENS_PER_S = 44.0
+TIME_TO_FIRST_S = 0.1
+IMAGE_TOKENS = 256  # a token for each place of the encoder's 16 x 16
 CONTEXTS = (1, 1024, 4096)
 # AutoNeural's 60 % less memory traffic of attention, from the abstract's account.
 LESS_TRAFFIC = 0.6
@@ -53,6 +55,19 @@ def decode() -> list[LanguagePoint]:
     assert isinstance(config, LanguageConfig)
     target = with_precision(load_npu(TARGET), "w4a16")
     return list(language_report("lfm2_1.2b", config, target, CONTEXTS, ["decode"]).points)
+
+
+def prefill() -> LanguagePoint:
+    """LFM2-1.2B over the tokens of one image."""
+    config = NETWORKS["lfm2_1.2b"].config
+    assert isinstance(config, LanguageConfig)
+    target = with_precision(load_npu(TARGET), "w4a16")
+    return language_report("lfm2_1.2b", config, target, [IMAGE_TOKENS], ["prefill"]).points[0]
+
+
+def large_latency(found: dict[int, tuple[NpuEstimate, NpuEstimate]]) -> float:
+    """Seconds of the convolutional encoder at 512 pixels."""
+    return found[512][1].latency_s
 
 
 def _deviation(predicted: float, published: float) -> str:
@@ -120,9 +135,13 @@ def _encoder_lines(found: dict[int, tuple[NpuEstimate, NpuEstimate]]) -> list[st
     small, large = found[256], found[512]
     grow = [large[place].latency_s / small[place].latency_s for place in (0, 1)]
     theirs_grow = [1415.0 / 163.3, 101.7 / 28.0]
+    first, theirs_first = large_latency(found) + prefill().latency_s, TIME_TO_FIRST_S
     return [
         *lines,
         "",
+        f"Time to the first token with one image of 512 pixels: {first * 1e3:.0f} ms predicted "
+        f"(encoder, then prefill of {IMAGE_TOKENS} tokens, which is assumed), about "
+        f"{theirs_first * 1e3:.0f} ms published ({_deviation(first, theirs_first)}).",
         f"From 256 to 512 pixels the ViT takes {grow[0]:.1f} times as long (published "
         f"{theirs_grow[0]:.1f}), the convolutional encoder {grow[1]:.1f} times (published "
         f"{theirs_grow[1]:.1f}).",

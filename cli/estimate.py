@@ -79,6 +79,15 @@ def estimate(
             show_default=False,
         ),
     ] = None,
+    piece: Annotated[
+        int | None,
+        typer.Option(
+            "--piece",
+            metavar="TOKENS",
+            help="Of a language model: prefill in pieces of so many tokens. Default: in one.",
+            show_default=False,
+        ),
+    ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(
@@ -136,7 +145,7 @@ def estimate(
     for target in fpgas:
         load_target(target)
     given = {"--precision": precision, "--image-size": image_size, "--context": context}
-    for option, value in {**given, "--phase": phase}.items():
+    for option, value in {**given, "--phase": phase, "--piece": piece}.items():
         if fpgas and value is not None:
             raise VitruviusError(f"{option} is for NPUs, and {fpgas[0]} is none")
     if (language := _language(model)) is not None:
@@ -146,9 +155,9 @@ def estimate(
             )
         if weights is not None or image_size is not None:
             raise VitruviusError(f"{model} is estimated by its shapes: no --weights, no images")
-        _estimate_language(output, language, npus, context, phase or _Phase.BOTH)
+        _estimate_language(output, language, npus, context, phase or _Phase.BOTH, piece)
         return
-    for option, value in (("--context", context), ("--phase", phase)):
+    for option, value in (("--context", context), ("--phase", phase), ("--piece", piece)):
         if value is not None:
             raise VitruviusError(f"{option}: {model} is no language model of the zoo")
     estimates: dict[str, Estimate] = {}
@@ -199,6 +208,7 @@ def _estimate_language(
     npus: Mapping[str, NpuTarget],
     context: str | None,
     phase: _Phase,
+    piece: int | None,
 ) -> None:
     from ..models.phases import PHASES
     from ..models.zoo.language_config import LanguageConfig
@@ -209,7 +219,8 @@ def _estimate_language(
     contexts = [entry.config.context] if context is None else _lengths(context)
     phases = [item for item in PHASES if phase in (_Phase.BOTH, item)]
     reports = [
-        language_report(entry.name, entry.config, npu, contexts, phases) for npu in npus.values()
+        language_report(entry.name, entry.config, npu, contexts, phases, piece=piece)
+        for npu in npus.values()
     ]
     for report in reports:
         output.console.print(language_table(report))

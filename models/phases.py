@@ -15,7 +15,7 @@ from .trace import trace_shapes
 from .zoo.language import HybridLanguageModel
 from .zoo.language_config import LanguageConfig
 
-__all__ = ["PHASES", "Phase", "check_contexts", "phase_graph"]
+__all__ = ["PHASES", "Phase", "check_contexts", "phase_graph", "piece_graph"]
 
 Phase: TypeAlias = Literal["prefill", "decode"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -38,7 +38,13 @@ def phase_graph(config: LanguageConfig, phase: Phase, context: int, name: str) -
     Raises VitruviusError for a context that the model does not take.
     """
     check_contexts([context], config, name)
+    tokens, past = (context, 0) if phase == "prefill" else (1, context)
+    return piece_graph(config, tokens, past, name)
+
+
+def piece_graph(config: LanguageConfig, tokens: int, past: int, name: str) -> Graph:
+    """``tokens`` new tokens behind ``past`` kept ones."""
     with torch.device("meta"):
         module = HybridLanguageModel(config).eval()
-        inputs = module.inputs(context) if phase == "prefill" else module.inputs(1, context)
+        inputs = module.inputs(tokens, past)
     return trace_shapes(module, inputs, name=name)

@@ -53,7 +53,7 @@ def language_table(report: LanguageReport) -> Group:
     group = f" in groups of {report.weight_group}" if report.weight_group else ""
     limit = "" if report.limit_bytes is None else f", limit {quantity(report.limit_bytes, 'B')}"
     below = [
-        "Weights, keys and values, DRAM: bytes moved in one run. In memory: weights, what is kept, "
+        "Weights, keys and values, DRAM: bytes moved. In memory: weights, what is kept, "
         f"and the most of activations{limit}.",
         f"Kept at the longest context: {quantity(_kept(report)[0], 'B')} of keys and values, "
         f"{quantity(_kept(report)[1], 'B')} of other states.",
@@ -69,17 +69,22 @@ def language_table(report: LanguageReport) -> Group:
         f"{report.activation_bits}-bit activations"
     )
     second = titled(
-        "Bytes of one run",
+        "Bytes",
         moved,
         *below,
         "assumptions (their sources in full: --json):",
-        "  prefill is one run over the whole text; masked scores are computed, too (assumed)",
+        f"  prefill in {_pieces(report)}; masked scores are computed, too (assumed)",
         *(
             f"  {item.text} ({item.source.split(':')[0]})"
             for item in report.points[0].estimate.assumptions
         ),
     )
     return Group(titled(title, speed), second)
+
+
+def _pieces(report: LanguageReport) -> str:
+    most = max(point.pieces for point in report.points)
+    return "one run over the whole text" if most == 1 else f"up to {most} runs, one by one"
 
 
 def _kept(report: LanguageReport) -> tuple[int, int]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...models.phases import PHASES, Phase, check_contexts, phase_graph
+from ...errors import VitruviusError
+from ...models.phases import PHASES, Phase, check_contexts, piece_graph
 from ...models.zoo.language_config import LanguageConfig
 from .report import NpuEstimate, estimate_npu
 from .target import NpuTarget
@@ -19,15 +21,16 @@ _KEYS = "keys and values"
 class LanguagePoint:
     """One phase at one context length.
 
-    tokens: that one run takes, all of the context in prefill, one in decode. weight_bytes,
-    kv_bytes, dram_bytes: moved to or from DRAM in one run; cache_bytes, state_bytes: kept between
-    tokens, in attentions and in other layers. dram_bytes_per_s: while it runs. bottleneck: the unit
-    that is busy longest, and of DRAM the operand that takes most.
+    tokens: all of the context in prefill, in ``pieces`` runs one after the other; one in decode.
+    weight_bytes, kv_bytes, dram_bytes: moved to or from DRAM in all runs; cache_bytes,
+    state_bytes: kept between tokens, in attentions and in other layers. dram_bytes_per_s: while it
+    runs. bottleneck: the unit that is busy longest, and of DRAM the operand that takes most.
     """
 
     phase: Phase
     context: int
     tokens: int
+    pieces: int
     cycles: int
     latency_s: float
     tokens_per_s: float
@@ -74,15 +77,31 @@ def language_report(
     target: NpuTarget,
     contexts: Sequence[int],
     phases: Sequence[Phase] = PHASES,
+    *,
+    piece: int | None = None,
 ) -> LanguageReport:
-    """Every phase at every context length.
+    """Every phase at every context length; prefill in pieces of ``piece`` tokens, one after the
+    other, or in one.
 
-    Raises VitruviusError for a context that the model does not take.
+    Raises VitruviusError for a context that the model does not take, or a piece below 1.
     """
     check_contexts(contexts, config, name)
-    points = [
-        _point(name, config, target, phase, context) for phase in phases for context in contexts
-    ]
+    if piece is not None and piece < 1:
+        raise VitruviusError(f"{name}: expected pieces of at least 1 token, got {piece}")
+    found: dict[tuple[int, int], NpuEstimate] = {}
+    points = []
+    for phase in phases:
+        for context in contexts:
+            runs = [(1, context)]
+            if phase == "prefill":
+                size = piece or context
+                runs = [(min(size, context - past), past) for past in range(0, context, size)]
+            for run in runs:
+                if run not in found:
+                    found[run] = estimate_npu(piece_graph(config, *run, name), target)
+            bits = target.widths.activation
+            kept = -(-config.kv_values_per_token * context * bits // 8)
+            points.append(_point(phase, context, kept, [found[run] for run in runs]))
     return LanguageReport(
         model=name,
         target=target.target,
@@ -95,37 +114,46 @@ def language_report(
 
 
 def _point(
-    name: str, config: LanguageConfig, target: NpuTarget, phase: Phase, context: int
+    phase: Phase, context: int, cache_bytes: int, runs: Sequence[NpuEstimate]
 ) -> LanguagePoint:
-    found = estimate_npu(phase_graph(config, phase, context, name), target)
-    memory, traffic = found.memory_use, found.traffic_bytes
-    assert memory is not None
+    """One phase that takes ``runs``, one after the other; several leave ``cache_bytes``."""
+    memories = [run.memory_use for run in runs if run.memory_use is not None]
+    traffic: Counter[str] = Counter()
+    busy: dict[str, float] = {}
+    for run in runs:
+        traffic.update(run.traffic_bytes)
+        for unit, share in run.busy.items():
+            busy[unit] = busy.get(unit, 0.0) + share * run.cycles
     tokens = context if phase == "prefill" else 1
+    latency_s = sum(run.latency_s for run in runs)
     moved = sum(traffic.values())
+    fullest = max(range(len(runs)), key=lambda place: memories[place].peak_bytes)
+    last = memories[-1]
     return LanguagePoint(
         phase=phase,
         context=context,
         tokens=tokens,
-        cycles=found.cycles,
-        latency_s=found.latency_s,
-        tokens_per_s=tokens / found.latency_s,
-        energy_j=found.energy_j,
-        macs=found.macs,
-        weight_bytes=traffic.get("weights", 0),
-        kv_bytes=traffic.get(_KEYS, 0),
+        pieces=len(runs),
+        cycles=sum(run.cycles for run in runs),
+        latency_s=latency_s,
+        tokens_per_s=tokens / latency_s,
+        energy_j=sum(run.energy_j for run in runs),
+        macs=sum(run.macs for run in runs),
+        weight_bytes=traffic["weights"],
+        kv_bytes=traffic[_KEYS],
         dram_bytes=moved,
-        dram_bytes_per_s=moved / found.latency_s,
-        cache_bytes=memory.kv_bytes,
-        state_bytes=memory.state_bytes,
-        peak_bytes=memory.peak_bytes,
-        fits=memory.fits,
-        bottleneck=_bottleneck(found),
-        estimate=found,
+        dram_bytes_per_s=moved / latency_s,
+        cache_bytes=last.kv_bytes if len(runs) == 1 else cache_bytes,
+        state_bytes=last.state_bytes,
+        peak_bytes=memories[fullest].peak_bytes,
+        fits=all(memory.fits for memory in memories),
+        bottleneck=_bottleneck(busy, traffic),
+        estimate=runs[fullest],
     )
 
 
-def _bottleneck(found: NpuEstimate) -> str:
-    unit = max(found.busy, key=lambda name: found.busy[name])
+def _bottleneck(busy: Mapping[str, float], traffic: Mapping[str, int]) -> str:
+    unit = max(busy, key=lambda name: busy[name])
     if unit != "DRAM":
         return unit
-    return f"DRAM: {max(found.traffic_bytes, key=lambda name: found.traffic_bytes[name])}"
+    return f"DRAM: {max(traffic, key=lambda name: traffic[name])}"

@@ -174,6 +174,7 @@ def test_a_language_model_is_estimated_over_its_context(vitruvius: Command, tmp_
         (("--context", "0"), "lfm2_tiny: expected a context of 1 to 256 tokens, got 0"),
         (("--context", "-3"), "lfm2_tiny: expected a context of 1 to 256 tokens, got -3"),
         (("--context", "257"), "lfm2_tiny: expected a context of 1 to 256 tokens, got 257"),
+        (("--piece", "0"), "lfm2_tiny: expected pieces of at least 1 token, got 0"),
         (("--context", "1,x"), "--context: expected numbers of tokens such as 1,1024,4096"),
         (("--precision", "w5a16"), "precision 'w5a16' is not defined"),
         (("--image-size", "64"), "no --weights, no images"),

@@ -56,6 +56,18 @@ def test_decode_token_by_token_gives_the_logits_of_prefill() -> None:
     assert torch.allclose(logits, whole, atol=1e-5)
 
 
+def test_prefill_in_pieces_gives_the_logits_of_prefill() -> None:
+    """A mask that forgets the kept tokens, or that lets a piece look ahead, shows here."""
+    module = _tiny()
+    tokens = torch.randint(128, (1, 9), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        whole = module(tokens)[0]
+        _, *state = module(tokens[:, :4])
+        graph = trace(module, (tokens[:, 4:], *state), name="piece")
+        assert torch.allclose(module(tokens[:, 4:], *state)[0], whole, atol=1e-5)
+        assert torch.allclose(execute_all(graph, tokens[:, 4:], *state)[0], whole, atol=1e-5)
+
+
 def test_graphs_of_prefill_and_decode_give_what_the_module_gives() -> None:
     module = _tiny()
     generator = torch.Generator().manual_seed(2)

@@ -90,6 +90,22 @@ def test_a_context_that_the_model_does_not_take_is_refused(context: int) -> None
         language_report("lfm2", LARGE, A16, [])
 
 
+def test_prefill_in_pieces_reads_the_weights_for_each_and_needs_less_memory() -> None:
+    whole, pieces = (
+        language_report("tiny", TINY, A16, [100], ["prefill"], piece=piece).points[0]
+        for piece in (None, 32)
+    )
+    assert (whole.pieces, pieces.pieces) == (1, 4)
+    assert pieces.weight_bytes == pytest.approx(4 * whole.weight_bytes, rel=0.05)
+    assert pieces.peak_bytes < whole.peak_bytes
+    assert pieces.cache_bytes == whole.cache_bytes == 2 * TINY.kv_values_per_token * 100
+    assert pieces.macs < whole.macs  # a piece does not see what comes after it
+    alone = language_report("tiny", TINY, A16, [100], ["prefill"], piece=100).points[0]
+    assert alone.cycles == whole.cycles
+    with pytest.raises(VitruviusError, match="pieces of at least 1 token, got 0"):
+        language_report("tiny", TINY, A16, [100], ["prefill"], piece=0)
+
+
 class _Attends(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return (q @ k.transpose(-1, -2) / 4).softmax(-1) @ v
