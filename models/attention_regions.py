@@ -6,6 +6,7 @@ from math import prod
 
 from .editing import rebuilt
 from .graph import Graph, Operator
+from .grouped_queries import shared_groups
 from .kind import number
 from .regions import AttentionRegion
 
@@ -34,12 +35,9 @@ def find_regions(graph: Graph) -> Graph:
         if readers[0].inputs[0] != softmax.name or source.output.shape != softmax.output.shape:
             continue
         shape = source.output.shape
-        heads, kv_heads = _heads(graph, source), 0
-        q, k = (graph.operator(name).output.shape for name in source.inputs)
-        if len(q) == len(k) == 5 and q[2] > k[2] == 1:
-            heads, kv_heads = q[1] * q[2], q[1]
-        elif len(q) == len(k) == 4 and q[1] > k[1] == 1:
-            kv_heads = 1
+        heads = _heads(graph, source)
+        shared = {_shared(graph, product.inputs[1], heads) for product in (source, readers[0])}
+        kv_heads = shared.pop() if len(shared) == 1 else 0
         regions.append(
             AttentionRegion(
                 scores=source.name,
@@ -64,6 +62,14 @@ def _scores(graph: Graph, name: str) -> bool:
     if op.kind != "MatMul" or not op.attributes["transpose_b"]:
         return False
     return len(graph.consumers(name)) == 1
+
+
+def _shared(graph: Graph, name: str, heads: int) -> int:
+    """How many keys or values the heads share; 0 when each has its own."""
+    shape = graph.operator(name).output.shape
+    if len(shape) == 4 and shape[1] == 1 < heads:
+        return 1
+    return shared_groups(graph.operator, name)
 
 
 def _heads(graph: Graph, scores: Operator) -> int:

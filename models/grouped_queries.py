@@ -1,154 +1,67 @@
-"""The pass for attention whose groups of heads share keys and values.
+"""Attention whose groups of heads share keys and values: one way to write the copies.
 
-People write it as copies: keys [B, G, M, d] are expanded to [B, G, H / G, M, d], or repeated entry
-by entry, and viewed as [B, H, M, d]. After the pass the queries have the axis of groups instead,
-and keys and values are read as they are: scores [B, G, H / G, N, M] of queries [B, G, H / G, N, d]
-and keys [B, G, 1, M, d]. With one group for all heads the copies go and the axes stay.
+Keys [B, G, M, d] are expanded to [B, G, H / G, M, d] and viewed as [B, H, M, d], with G = 1
+expanded alone. Copies entry by entry become that; nothing is copied by views, and whoever reads
+through them finds the keys that are shared.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from .editing import Edit
-from .graph import Graph, Operator, TensorSpec
+from .graph import Graph, Operator
 from .kind import Attribute
 
-__all__ = ["group_queries"]
+__all__ = ["shared_groups", "write_as_views"]
 
 
-@dataclass(frozen=True)
-class _Shared:
-    """Keys or values [B, groups, M, d] that ``heads`` read, and the operator that gives them."""
-
-    source: str
-    groups: int
-    heads: int
-
-
-def group_queries(graph: Graph) -> Graph:
-    """Reads shared keys and values once: see the file's docstring."""
+def write_as_views(graph: Graph) -> Graph:
+    """An Index that repeats every entry of axis 1 of [B, G, M, d] equally often, next to each
+    other, becomes views.
+    """
     edit = Edit(graph)
     for op in edit.operators():
-        if op.name in edit and op.kind == "Softmax" and op.attributes["dim"] == -1:
-            _group(edit, edit.operator(op.name))
+        if op.name not in edit or op.kind != "Index" or op.attributes["dim"] != 1:
+            continue
+        op = edit.operator(op.name)
+        source, index = edit.operator(op.inputs[0]), edit.tensor(op, "index")
+        if len(op.output.shape) != 4 or index is None or index.is_meta:
+            continue
+        groups, heads = source.output.shape[1], op.output.shape[1]
+        each = torch.arange(groups).repeat_interleave(heads // groups)
+        if heads == groups or heads % groups or not torch.equal(index.cpu(), each):
+            continue
+        rest = op.output.shape[2:]
+        attributes: dict[str, Attribute] = {"op": "reshape", "shape": (-1, groups, 1, *rest)}
+        apart = edit.add("View", [source.name], attributes, like=op, label="reshape")
+        attributes = {"op": "expand", "shape": (-1, -1, heads // groups, -1, -1)}
+        wide = edit.add("View", [apart], attributes, like=op, label="expand")
+        attributes = {"op": "reshape", "shape": (-1, heads, *rest)}
+        edit.put(replace(op, kind="View", inputs=(wide,), attributes=attributes, tensors={}))
     return edit.graph()
 
 
-def _group(edit: Edit, softmax: Operator) -> None:
-    apply = edit.only_reader(softmax.name)
-    if apply is None or apply.kind != "MatMul" or apply.inputs[0] != softmax.name:
-        return
-    chain = _chain(edit, softmax)
-    if chain is None or apply.attributes["transpose_b"]:
-        return
-    scores = chain[0]
-    keys, values = (_shared(edit, op.inputs[1]) for op in (scores, apply))
-    shape = scores.output.shape
-    if keys is None or values is None or len(shape) != 4:
-        return
-    if (keys.groups, keys.heads) != (values.groups, values.heads) or keys.heads != shape[1]:
-        return
-    if keys.groups == 1:
-        edit.put(replace(scores, inputs=(scores.inputs[0], keys.source)))
-        edit.put(replace(apply, inputs=(softmax.name, values.source)))
-        return
-    groups, each = keys.groups, keys.heads // keys.groups
-    q, k = _viewed(edit, scores.inputs[0], scores, groups, each), _alone(edit, keys, scores)
-    edit.put(replace(scores, inputs=(q, k), output=_apart(scores, groups, each)))
-    for op in (*chain[1:], softmax):
-        edit.put(replace(edit.operator(op.name), output=_apart(op, groups, each)))
-    v = _alone(edit, values, apply)
-    before = apply.output.shape
-    edit.put(replace(apply, inputs=(softmax.name, v), output=_apart(apply, groups, each)))
-    readers = edit.readers(apply.name)
-    back = edit.add(
-        "View",
-        [apply.name],
-        {"op": "reshape", "shape": (-1, *before[1:])},
-        like=readers[0],
-        label="reshape",
-    )
-    for reader in readers:
-        names = tuple(back if name == apply.name else name for name in reader.inputs)
-        edit.put(replace(reader, inputs=names))
-
-
-def _chain(edit: Edit, softmax: Operator) -> list[Operator] | None:
-    """The scores and what is done to them on the way to the softmax, each read once; masks must be
-    the same for all heads.
+def shared_groups(operator: Callable[[str], Operator], name: str) -> int:
+    """How many keys or values the operator ``name``, [B, H, M, d], is copies of, in equal groups of
+    neighbouring heads; 0 when each head has its own. ``operator`` gives operators by name.
     """
-    found: list[Operator] = []
-    op = edit.operator(softmax.inputs[0])
-    while True:
-        if edit.only_reader(op.name) is None or op.output.shape != softmax.output.shape:
-            return None
-        found.insert(0, op)
-        if op.kind == "MatMul":
-            return found if op.attributes["transpose_b"] else None
-        if op.kind not in ("Add", "Mul", "Where"):
-            return None
-        wide = [name for name in op.inputs if edit.operator(name).output.shape == op.output.shape]
-        others = [edit.operator(name).output.shape for name in op.inputs if name not in wide]
-        if len(wide) != 1 or any(size != 1 for shape in others for size in shape[:-2]):
-            return None
-        op = edit.operator(wide[0])
-
-
-def _shared(edit: Edit, name: str) -> _Shared | None:
-    """What is copied for several heads, if ``name`` is copies."""
-    op = edit.operator(name)
-    if len(op.output.shape) != 4:
-        return None
-    heads = op.output.shape[1]
-    if op.kind == "Index" and op.attributes["dim"] == 1:
-        source = edit.operator(op.inputs[0])
-        index, groups = edit.tensor(op, "index"), source.output.shape[1]
-        if index is None or index.is_meta or heads % groups:
-            return None
-        each = torch.arange(groups).repeat_interleave(heads // groups)
-        return _Shared(source.name, groups, heads) if torch.equal(index.cpu(), each) else None
-    if op.kind != "View":
-        return None
+    op = operator(name)
+    shape = op.output.shape
+    if len(shape) != 4 or op.kind != "View":
+        return 0
     if op.attributes["op"] == "expand":
-        source = edit.operator(op.inputs[0])
-        before, after = source.output.shape, op.output.shape
-        if (before[0], before[2:]) == (after[0], after[2:]) and before[1] == 1 < after[1]:
-            return _Shared(source.name, 1, heads)
-        return None
-    wide = edit.operator(op.inputs[0])
-    if op.attributes["op"] != "reshape" or wide.kind != "View":
-        return None
-    shape = wide.output.shape
-    if wide.attributes["op"] != "expand" or len(shape) != 5 or shape[3:] != op.output.shape[2:]:
-        return None
-    apart = edit.operator(wide.inputs[0])
-    if apart.output.shape != (*shape[:2], 1, *shape[3:]) or shape[1] * shape[2] != heads:
-        return None
-    if apart.kind != "View" or apart.attributes["op"] != "reshape":
-        return None
-    source = edit.operator(apart.inputs[0])
-    if source.output.shape != (shape[0], shape[1], *shape[3:]):
-        return None
-    return _Shared(source.name, shape[1], heads)
-
-
-def _alone(edit: Edit, shared: _Shared, reader: Operator) -> str:
-    """Keys or values [B, G, 1, M, d]."""
-    _, groups, *rest = edit.operator(shared.source).output.shape
-    attributes: dict[str, Attribute] = {"op": "reshape", "shape": (-1, groups, 1, *rest)}
-    return edit.add("View", [shared.source], attributes, like=reader, label="reshape")
-
-
-def _viewed(edit: Edit, name: str, reader: Operator, groups: int, each: int) -> str:
-    """Queries [B, H, N, d] as [B, G, H / G, N, d]."""
-    rest = edit.operator(name).output.shape[2:]
-    attributes: dict[str, Attribute] = {"op": "reshape", "shape": (-1, groups, each, *rest)}
-    return edit.add("View", [name], attributes, like=reader, label="reshape")
-
-
-def _apart(op: Operator, groups: int, each: int) -> TensorSpec:
-    batch, _, *rest = op.output.shape
-    return replace(op.output, shape=(batch, groups, each, *rest))
+        before = operator(op.inputs[0]).output.shape
+        alone = before == (shape[0], 1, *shape[2:])
+        return 1 if alone and shape[1] > 1 else 0
+    wide = operator(op.inputs[0])
+    if op.attributes["op"] != "reshape" or wide.kind != "View" or wide.attributes["op"] != "expand":
+        return 0
+    apart, after = operator(wide.inputs[0]).output.shape, wide.output.shape
+    if len(after) != 5 or apart != (*after[:2], 1, *after[3:]) or after[2] == 1:
+        return 0
+    whole = (after[0], after[1] * after[2], *after[3:])
+    return after[1] if whole == shape else 0

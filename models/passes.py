@@ -14,7 +14,7 @@ from .caches import raise_caches
 from .editing import Edit, rebuilt
 from .folding import fold_batch_norms, fold_channel_factors
 from .graph import Graph
-from .grouped_queries import group_queries
+from .grouped_queries import write_as_views
 from .kind import wholes
 from .mixture import find_mixtures, raise_gates
 from .scans import raise_scans, roll_stacks
@@ -53,7 +53,7 @@ def raise_attention(graph: Graph) -> Graph:
     for apply in (
         absorb_transposes,
         fold_scales,
-        group_queries,
+        write_as_views,
         straighten_attention,
         merge_views,
     ):

@@ -12,6 +12,7 @@ from math import prod
 from typing import Literal
 
 from ...models.graph import Graph, Operator
+from ...models.grouped_queries import shared_groups
 from ..systolic_report import Gemm, products
 from .gemm import GemmWork, Place
 from .placement import ADDRESSING, MOVES, ROWS, Placement, place
@@ -193,6 +194,9 @@ def _shared_right(op: Operator, graph: Graph, M: int, count: int) -> tuple[int, 
     """Rows and number of products where several products read one right operand: grouped queries
     are more rows of it.
     """
+    if groups := shared_groups(graph.operator, op.inputs[1]):
+        each = op.output.shape[1] // groups
+        return M * each, count // each
     lead = op.output.shape[:-2]
     right = graph.operator(op.inputs[1]).output.shape[:-2]
     right = (1,) * (len(lead) - len(right)) + right

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from vitruvius.errors import VitruviusError
 from vitruvius.models.caches import cached_inputs
 from vitruvius.models.graph import execute_all, violations
+from vitruvius.models.grouped_queries import shared_groups
+from vitruvius.models.quantize import quantize
 from vitruvius.models.resolve import resolve_model, zoo_entry
 from vitruvius.models.trace import TraceError, trace, trace_shapes
 from vitruvius.models.zoo.language import HybridLanguageModel
@@ -95,8 +97,7 @@ def test_decode_appends_to_caches_and_shares_keys_among_heads() -> None:
         (1, 2, 16, 16),
     ]
     assert [(r.heads, r.kv_heads, r.windows, r.keys) for r in graph.regions] == [(4, 2, 1, 17)] * 2
-    keys = graph.operator(graph.operator(graph.regions[0].scores).inputs[1])
-    assert keys.output.shape == (1, 2, 1, 17, 16)
+    assert shared_groups(graph.operator, graph.operator(graph.regions[0].apply).inputs[1]) == 2
 
 
 def test_transformers_lfm2_is_raised_to_the_same_operators() -> None:
@@ -157,8 +158,7 @@ def test_repeated_entries_are_grouped_queries() -> None:
     assert region.kv_heads == 0
 
 
-def test_a_mask_of_its_own_for_every_head_keeps_the_copies() -> None:
-    # grouping would broadcast [1, H, N, M] against the wrong axes
+def test_heads_with_masks_of_their_own_may_share_keys() -> None:
     bias = torch.rand(1, 6, 5, 7)
 
     class Biased(nn.Module):
@@ -168,7 +168,50 @@ def test_a_mask_of_its_own_for_every_head_keeps_the_copies() -> None:
 
     inputs = tuple(torch.rand(1, *shape) for shape in ((6, 5, 16), (2, 7, 16), (2, 7, 16)))
     (region,) = trace(Biased(), inputs, name="biased").regions
-    assert region.kv_heads == 0
+    assert (region.heads, region.kv_heads) == (6, 2)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("written", ["enable_gqa", "expand", "repeat"])
+def test_grouped_queries_are_quantized_like_any_others(groups: int, written: str) -> None:
+    """The integer model reads through the views; a rewrite of the axes would refuse these."""
+    torch.manual_seed(0)
+
+    class Grouped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches = nn.Conv2d(3, 32, 4, 4)
+            self.cls = nn.Parameter(torch.zeros(1, 1, 32))
+            self.place = nn.Parameter(torch.randn(1, 5, 32) * 0.02)
+            self.norm, self.q, self.out = nn.LayerNorm(32), nn.Linear(32, 32), nn.Linear(32, 32)
+            self.k, self.v = nn.Linear(32, 8 * groups), nn.Linear(32, 8 * groups)
+            self.last, self.head = nn.LayerNorm(32), nn.Linear(32, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.patches(x).flatten(2).transpose(1, 2)
+            x = torch.cat([self.cls.expand(x.shape[0], -1, -1), x], 1) + self.place
+            y = self.norm(x)
+            q, k, v = (
+                part(y).reshape(x.shape[0], 5, -1, 8).transpose(1, 2)
+                for part in (self.q, self.k, self.v)
+            )
+            if written == "repeat":
+                k, v = (part.repeat_interleave(4 // groups, 1) for part in (k, v))
+            elif written == "expand":
+                shape = (x.shape[0], groups, 4 // groups, 5, 8)
+                k, v = (part[:, :, None].expand(shape).reshape(-1, 4, 5, 8) for part in (k, v))
+            attend = nn.functional.scaled_dot_product_attention
+            mixed = attend(q, k, v, enable_gqa=written == "enable_gqa")
+            x = x + self.out(mixed.transpose(1, 2).reshape(x.shape[0], 5, 32))
+            return self.head(self.last(x)[:, 0])
+
+    module, images = Grouped().eval(), torch.rand(8, 3, 8, 8)
+    graph = trace(module, (images[:1],), name="grouped")
+    assert [(region.heads, region.kv_heads) for region in graph.regions] == [(4, groups)]
+    with torch.no_grad():
+        expected = module(images)
+    got = quantize(graph, images).logits(images)
+    assert float((got - expected).abs().max()) < 0.05 * float(expected.abs().max())
 
 
 @pytest.mark.parametrize("name", ["lfm2_tiny", "autoneural_encoder_tiny", "vit_tiny_patch16_224"])
