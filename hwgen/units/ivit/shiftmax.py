@@ -34,7 +34,7 @@ def cycles(arrivals: Sequence[int], tiles: int) -> list[int]:
     ``tiles`` cycles each.
 
     >>> cycles([0, 13, 26], tiles=13)
-    [55, 68, 81]
+    [62, 75, 88]
     """
     completions = []
     free = 0
