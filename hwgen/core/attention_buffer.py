@@ -10,6 +10,7 @@ from ..lane_memory import LaneAligner, LaneMemory, write_copies
 from ..ram import Ram
 from ..units.softmax import Softmax
 from .machine import Machine
+from .row_placement import row_placement
 
 __all__ = ["AttentionBuffer"]
 
@@ -114,23 +115,11 @@ class AttentionBuffer(wiring.Component):
         m.submodules.aligner = aligner = LaneAligner(
             cols=cols, lanes=lanes, rows=machine.attention_rows
         )
-        row, lane = Signal(24), Signal(range(lanes))
-        here_row, here_lane = Signal.like(row), Signal.like(lane)
-        lane_after = Signal(range(2 * lanes))
-        m.d.comb += [
-            here_row.eq(Mux(softmax.weights_tile == 0, 0, row)),
-            here_lane.eq(Mux(softmax.weights_tile == 0, 0, lane)),
-            lane_after.eq(here_lane + cols),
-        ]
-        with m.If(softmax.weights_valid):
-            m.d.sync += [
-                lane.eq(Mux(lane_after >= lanes, lane_after - lanes, lane_after)),
-                row.eq(here_row + (lane_after >= lanes)),
-            ]
+        row, lane = row_placement(m, machine, softmax.weights_valid, softmax.weights_tile)
         m.d.sync += [
             aligner.valid.eq(softmax.weights_valid & ~self.routing),
-            aligner.row.eq(softmax.weights_row * pitch + here_row),
-            aligner.lane.eq(here_lane),
+            aligner.row.eq(softmax.weights_row * pitch + row),
+            aligner.lane.eq(lane),
             aligner.count.eq(Mux(softmax.weights_tile == tiles - 1, last_count, cols)),
             aligner.chunk.eq(softmax.weights),
         ]

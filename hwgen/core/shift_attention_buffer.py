@@ -11,6 +11,7 @@ from ..lane_memory import LaneAligner, LaneMemory, write_copies
 from ..units.ivit.shift_exp import STEP_BITS
 from ..units.ivit.shiftmax import SCORE_BITS, Shiftmax
 from .machine import Machine
+from .row_placement import row_placement
 
 __all__ = ["ShiftAttentionBuffer"]
 
@@ -96,21 +97,7 @@ class ShiftAttentionBuffer(wiring.Component):
             self.chunk_valid.eq(shiftmax.weights_valid),
         ]
 
-        # Where the chunk lies in its row.
-        row, lane = Signal(24), Signal(range(lanes))
-        here_row, here_lane = Signal.like(row), Signal.like(lane)
-        lane_after = Signal(range(2 * lanes))
-        m.d.comb += [
-            here_row.eq(Mux(shiftmax.weights_tile == 0, 0, row)),
-            here_lane.eq(Mux(shiftmax.weights_tile == 0, 0, lane)),
-            lane_after.eq(here_lane + cols),
-        ]
-        with m.If(shiftmax.weights_valid):
-            m.d.sync += [
-                lane.eq(Mux(lane_after >= lanes, lane_after - lanes, lane_after)),
-                row.eq(here_row + (lane_after >= lanes)),
-            ]
-
+        row, lane = row_placement(m, machine, shiftmax.weights_valid, shiftmax.weights_tile)
         planes: list[list[LaneMemory]] = []
         for plane in ("lower", "upper"):
             m.submodules[f"{plane}_aligner"] = aligner = LaneAligner(
@@ -118,8 +105,8 @@ class ShiftAttentionBuffer(wiring.Component):
             )
             m.d.sync += [
                 aligner.valid.eq(shiftmax.weights_valid),
-                aligner.row.eq(shiftmax.weights_row * pitch + here_row),
-                aligner.lane.eq(here_lane),
+                aligner.row.eq(shiftmax.weights_row * pitch + row),
+                aligner.lane.eq(lane),
                 aligner.count.eq(Mux(shiftmax.weights_tile == tiles - 1, last_count, cols)),
             ]
             for index in range(cols):

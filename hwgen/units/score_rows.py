@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from .tree import highest
 
-__all__ = ["ScoreRows", "check_extents"]
+__all__ = ["ScoreRows", "check_extents", "gathered_rows"]
 
 
 def check_extents(**extents: int) -> None:
@@ -16,6 +16,22 @@ def check_extents(**extents: int) -> None:
     for name, extent in extents.items():
         if extent < 1:
             raise ValueError(f"{name}: expected at least 1, got {extent!r}")
+
+
+def gathered_rows(m: Module, unit: wiring.Component, score_bits: int) -> ScoreRows:
+    """A submodule ``rows`` of ``m`` that takes the chunks at the ports of ``unit``, a softmax."""
+    m.submodules.rows = rows = ScoreRows(
+        slots=unit.slots,
+        lanes=unit.lanes,
+        max_tiles=unit.max_tiles,
+        max_row=unit.max_row,
+        score_bits=score_bits,
+    )
+    for name in (
+        "valid", "slot", "tile", "count", "first", "last", "row", "scores", "tiles", "last_count",
+    ):  # fmt: skip
+        m.d.comb += getattr(rows, name).eq(getattr(unit, name))
+    return rows
 
 
 class ScoreRows(wiring.Component):

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from ...models.integer.softmax import SCORE_BITS, WEIGHT_BITS, exponential_table
 from ..delay import delayed
 from .reciprocal import Reciprocal
-from .score_rows import ScoreRows, check_extents
+from .score_rows import ScoreRows, check_extents, gathered_rows
 from .tree import summed
 
 __all__ = ["Softmax", "cycles"]
@@ -119,18 +119,7 @@ class Softmax(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.rows = rows = ScoreRows(
-            slots=self.slots,
-            lanes=self.lanes,
-            max_tiles=self.max_tiles,
-            max_row=self.max_row,
-            score_bits=SCORE_BITS,
-        )
-        for name in (
-            "valid", "slot", "tile", "count", "first", "last", "row", "scores", "tiles",
-            "last_count",
-        ):  # fmt: skip
-            m.d.comb += getattr(rows, name).eq(getattr(self, name))
+        rows = gathered_rows(m, self, SCORE_BITS)
         self._weigh(m, rows)
         self._scale(m, delayed(m, rows.final, 3, name="weights_final"))
 

@@ -156,8 +156,8 @@ def test_the_unit_for_the_faults_below_is_silent(unit, tmp_path):
 FAULTS = {
     "a wire that nothing drives": (r"^  assign \\\$25  = .*\n", "", "UNDRIVEN"),
     "a register with two clocks": (
-        r"^  always @\(posedge clk\)\n    sums <= .*\n",
-        r"\g<0>  always @(negedge clk)\n    sums <= 118'h0;\n",
+        r"^  always @\(posedge clk\)\n    squares <= .*\n",
+        r"\g<0>  always @(negedge clk)\n    squares <= 37'h0;\n",
         "MULTIDRIVEN",
     ),
     "a latch": (r"^    (\\\$\d+)  = fsm_state;\n", "", "LATCH"),

@@ -127,8 +127,8 @@ FAULTS = {
         "Drivers conflicting with a constant",
     ),
     "a register driven twice": (
-        r"^  always @\(posedge clk\)\n    sums <= .*\n",
-        r"\g<0>  always @(posedge clk)\n    sums <= 118'h0;\n",
+        r"^  always @\(posedge clk\)\n    squares <= .*\n",
+        r"\g<0>  always @(posedge clk)\n    squares <= 37'h0;\n",
         "multiple conflicting drivers",
     ),
     "a latch": (r"^    (\\\$\d+)  = fsm_state;\n", "", "selection is not empty"),

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from ....models.integer.ivit.shiftmax import OCTAVES
 from ...delay import delayed
-from ..score_rows import ScoreRows, check_extents
+from ..score_rows import ScoreRows, check_extents, gathered_rows
 from ..tree import summed
 from .shift_exp import DISTANCE_BITS, STEP_BITS, ShiftExp, latency
 
@@ -125,18 +125,7 @@ class Shiftmax(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.rows = rows = ScoreRows(
-            slots=self.slots,
-            lanes=self.lanes,
-            max_tiles=self.max_tiles,
-            max_row=self.max_row,
-            score_bits=SCORE_BITS,
-        )
-        for name in (
-            "valid", "slot", "tile", "count", "first", "last", "row", "scores", "tiles",
-            "last_count",
-        ):  # fmt: skip
-            m.d.comb += getattr(rows, name).eq(getattr(self, name))
+        rows = gathered_rows(m, self, SCORE_BITS)
 
         exponentials = self._weigh(m, rows)
         late = 3 + latency()
