@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from vitruvius.cli.main import app
 from vitruvius.hwgen.core.compiler import compile_model
 from vitruvius.hwgen.core.machine import load_machine
+from vitruvius.models.datasets import photographs
 from vitruvius.models.quantization_options import QuantizationOptions
 from vitruvius.models.quantize import quantize
+from vitruvius.models.trace import trace
+from vitruvius.models.zoo import ZOO
+from vitruvius.models.zoo.vit import VisionTransformer
 from vitruvius.sim.cosim import cosimulate, prepare
 
 
@@ -69,6 +74,24 @@ def test_all_digits(program, compiled, digit_images) -> None:
     images = digit_images.test_images
     report = cosimulate(program, images, tensors="none", prepared=compiled)
     assert report.bit_exact_images == len(images) == 360
+    assert report.cycle_exact
+
+
+@pytest.mark.slow
+def test_a_whole_image_of_deit_tiny() -> None:
+    """Octaves that differ from layer to layer, 197 tokens, 12 tables."""
+    torch.manual_seed(0)
+    entry = ZOO["deit_tiny_patch16_224"]
+    module = VisionTransformer(entry.config).eval()
+    graph = trace(module, entry.example_inputs(), name="deit_tiny")
+    options = QuantizationOptions(scheme="ivit", ivit_octaves="fitted")
+    quantized = quantize(graph, photographs(4, (224, 224)), options=options)
+    octaves = {int(item.attributes.get("octaves", 15)) for item in quantized.operators}
+    assert len(octaves) > 2
+    made = compile_model(quantized, load_machine("large"))
+    report = cosimulate(made, photographs(2, (224, 224), seed=3), tensors="blocks")
+    assert report.bit_exact_images == 2
+    assert report.tensors_compared == 2 * 25
     assert report.cycle_exact
 
 
