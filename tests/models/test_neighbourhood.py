@@ -62,7 +62,8 @@ CASES: list[tuple[str, Function, list[str]]] = [
     ("running sum", lambda m, x: x.cumsum(-1), ["CumulativeSum"]),
     ("repeat", lambda m, x: x[:, :1].repeat(1, 3, 1, 2), ["Select", "View", "Concat"]),
     ("repeat with a new axis", lambda m, x: x.unsqueeze(1).repeat(1, 2, 1, 1, 1), ["View"] * 2),
-    ("repeat interleaved", lambda m, x: x.repeat_interleave(2, dim=1), ["Index"]),
+    ("repeat interleaved", lambda m, x: x.repeat_interleave(2, dim=2), ["Index"]),
+    ("heads repeated for a group", lambda m, x: x.repeat_interleave(2, dim=1), ["View"] * 3),
     ("average pool", lambda m, x: functional.avg_pool2d(x, 3, 2, 1), ["AvgPool"]),
     (
         "average pool without the padding",

@@ -112,7 +112,16 @@ SHAPES = [(4, 48, 2, 93), (2, 55, 4, 110), (1, 1, 2, 1), (1, 150, 2, 150)]
 
 @pytest.mark.parametrize(
     ("shape", "busyness"),
-    [*((shape, 1.0) for shape in SHAPES), (SHAPES[0], 0.4), (SHAPES[1], 0.97)],
+    [
+        (SHAPES[0], 1.0),
+        (SHAPES[0], 0.4),
+        (SHAPES[2], 1.0),
+        # Four dividers take a minute to build.
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((SHAPES[1], 1.0), (SHAPES[1], 0.97), (SHAPES[3], 1.0))
+        ),
+    ],
 )
 def test_equals_the_golden_in_the_stated_cycles(play, rng, shape, busyness):
     """Fails for a wrong result, a result or `ready` a cycle off, tables or rows that mix."""
@@ -123,7 +132,10 @@ def test_equals_the_golden_in_the_stated_cycles(play, rng, shape, busyness):
     check(play, rng, unit, rows, step=step, busyness=busyness)
 
 
-@pytest.mark.parametrize("step", [1, 2, 8, 20, 63, 64, LARGEST_STEP])
+@pytest.mark.parametrize(
+    "step",
+    [8, LARGEST_STEP, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 2, 20, 63, 64))],
+)
 def test_every_code_below_every_maximum_equals_the_golden(play, rng, step):
     """All pairs of a maximum and a code: fails for a sum that wraps where it should saturate, at
     maxima far below 0, and for an exponential that is not cut, at maxima far above.
@@ -135,6 +147,7 @@ def test_every_code_below_every_maximum_equals_the_golden(play, rng, step):
     assert (golden[-1][0] == -128 * 64 + 128) == collapsed
 
 
+@pytest.mark.slow
 def test_rows_back_to_back_take_the_pace_that_is_stated(play, rng):
     """Behind the first, the longer of reading a row and filling a table: 150, then 256 / 2."""
     for length, pace in ((150, 150), (40, 128)):
