@@ -1,0 +1,1 @@
+"""What each function of a protocol exchanges, in closed forms."""
