@@ -128,10 +128,16 @@ class Raiser:
         return sum(self._held[key].numel() for key in own)
 
     def hold(self, key: str, tensor: Tensor, *, parameter: bool) -> Weight:
-        """Keeps a tensor made at trace time under ``key``."""
+        """Keeps a tensor made at trace time under ``key``, another one of that key with a number
+        behind it.
+        """
         # contiguous, because a later view may be folded on it after a copy has vanished
-        self._held[key] = tensor.detach().contiguous()
-        return Weight(key, parameter)
+        kept, name, count = tensor.detach().contiguous(), key, 0
+        while name in self._held and not (kept.is_meta or _same(self._held[name], kept)):
+            count += 1
+            name = f"{key}.{count}"
+        self._held[name] = kept
+        return Weight(name, parameter)
 
     def tensor(self, weight: Weight) -> Tensor:
         """The values of a tensor known at trace time."""

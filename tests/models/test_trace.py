@@ -267,6 +267,11 @@ SINGLE: list[tuple[str, Callable[[nn.Module, Tensor], Tensor], list[str]]] = [
     ("split evenly", lambda m, x: x.split(4, 2)[1] * 2, ["Select", "Mul"]),
     ("steps", lambda m, x: x[:, 1::2, -3:], ["Select", "Select"]),
     ("negative index", lambda m, x: x[..., -2], ["Select"]),
+    (
+        "two choices",
+        lambda m, x: torch.cat([x[:, [2, 0]], x[:, [1]]], 1),
+        ["Index"] * 2 + ["Concat"],
+    ),
     ("whole range", lambda m, x: x[:, :] * 2, ["Mul"]),
     ("concat", lambda m, x: torch.cat([x, x * 2], 1), ["Mul", "Concat"]),
     ("stack", lambda m, x: torch.stack([x, x * 2], 2), ["Mul", "View", "View", "Concat"]),
