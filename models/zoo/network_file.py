@@ -16,6 +16,7 @@ from ...errors import VitruviusError, nearest
 from .encoder_config import ConvEncoderConfig
 from .language_config import LanguageConfig, ScanConfig
 from .model_file import problems
+from .mpcvit_config import MpcVitConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,10 +30,14 @@ __all__ = [
     "with_image_size",
 ]
 
-NetworkConfig: TypeAlias = "ConvEncoderConfig | LanguageConfig | ScanConfig"
-_KINDS: dict[str, type[ConvEncoderConfig] | type[LanguageConfig] | type[ScanConfig]] = {
+NetworkConfig: TypeAlias = "ConvEncoderConfig | LanguageConfig | MpcVitConfig | ScanConfig"
+_KINDS: dict[
+    str,
+    type[ConvEncoderConfig] | type[LanguageConfig] | type[MpcVitConfig] | type[ScanConfig],
+] = {
     "conv_encoder": ConvEncoderConfig,
     "language": LanguageConfig,
+    "mpcvit": MpcVitConfig,
     "scan": ScanConfig,
 }
 _SEED = 0
@@ -45,7 +50,7 @@ class _NetworkFile(BaseModel):
     family: str
     summary: str = ""
     source: str = ""
-    model: ConvEncoderConfig | LanguageConfig | ScanConfig
+    model: ConvEncoderConfig | LanguageConfig | MpcVitConfig | ScanConfig
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,10 @@ def _module(config: NetworkConfig) -> nn.Module:
         from .language import HybridLanguageModel
 
         return HybridLanguageModel(config)
+    if isinstance(config, MpcVitConfig):
+        from .mpcvit import MpcVit
+
+        return MpcVit(config)
     from .scan import ScanModel
 
     return ScanModel(config)
@@ -126,11 +135,11 @@ def load_network_file(path: Path) -> ZooNetwork:
 
 def with_image_size(network: ZooNetwork, size: int) -> ZooNetwork:
     """The network for square images of ``size``; raises ``VitruviusError`` when it takes none."""
-    if not isinstance(network.config, ConvEncoderConfig):
+    if not isinstance(network.config, (ConvEncoderConfig, MpcVitConfig)):
         raise VitruviusError(f"{network.name} takes no images, so no image size")
     fields = network.config.model_dump() | {"image_size": size}
     try:
-        config = ConvEncoderConfig.model_validate(fields)
+        config = type(network.config).model_validate(fields)
     except ValidationError as error:
         raise VitruviusError(f"{network.name}: {problems(error, '')}") from error
     return replace(network, name=f"{network.name}_{size}", config=config)
