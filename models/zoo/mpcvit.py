@@ -91,7 +91,8 @@ class MpcAttention(nn.Module):
     def _scaled_linearly(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """S / N times V with the products in the order that is linear in the tokens."""
         factor = q.shape[-1] ** -0.5 / self.tokens
-        return q @ ((k.transpose(-1, -2) @ v) * factor)
+        mixed: Tensor = q @ ((k.transpose(-1, -2) @ v) * factor)
+        return mixed
 
     def _mixed_linearly(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         parts = (self.chosen, self.others)
