@@ -21,19 +21,23 @@ from .party import Party
 
 __all__ = ["Counted", "Evaluation", "refusals"]
 
+_WORD = 8
 _INPUT_OWNER = 1
 _MODEL_OWNER = 0
 
 
 @dataclass(frozen=True)
 class Counted:
-    """What one operator exchanged: payload bytes counted on the socket, its rounds, and seconds."""
+    """What one operator exchanged: rounds, payload bytes counted on the socket, bytes that the
+    dealer sent ahead for it, and seconds.
+    """
 
     name: str
     kind: str
     rounds: int
     bytes_sent: int
     bytes_received: int
+    offline_bytes: int
     wall_s: float
 
 
@@ -98,7 +102,7 @@ class Evaluation:
         for op in operators:
             if self._link is not None:
                 self._link.where = f"operator {op.name}"
-            before = self._so_far()
+            before, dealt = self._so_far(), self._party.dealt
             start = time.perf_counter()
             if op.kind == "Input":
                 share = self._party.shared(given[op.name], _INPUT_OWNER, op.output.shape)
@@ -116,7 +120,8 @@ class Evaluation:
             sent, received = after[1] - before[1] - headers, after[2] - before[2] - headers
             if self._link is None:
                 sent = received = 0
-            counted.append(Counted(op.name, op.kind, rounds, sent, received, spent))
+            ahead = _WORD * (self._party.dealt - dealt)
+            counted.append(Counted(op.name, op.kind, rounds, sent, received, ahead, spent))
             for source in set(op.inputs):
                 if last[source] == op.name:
                     del held[source]

@@ -32,7 +32,8 @@ class Party:
 
     ``common`` is the stream that both parties have, ``own`` one that nobody else has.
     ``corrections`` are the last shares that party 0 got from the dealer, in the order in which they
-    are needed. ``rounds`` counts the rounds so far.
+    are needed. ``rounds`` counts the rounds so far, ``dealt`` the words
+    that the dealer had to send party 0 for them.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Party:
         self.rank = rank
         self.fraction_bits = fraction_bits
         self.rounds = 0
+        self.dealt = 0
         self.corrections: Iterator[Tensor] | None = None
         self._link = link
         self._common = common
@@ -214,6 +216,7 @@ class Party:
 
     def _prepared(self, request: Request) -> tuple[Tensor, ...]:
         assert self._masks is not None
+        self.dealt += request.elements
         drawn = self._masks.draw(request)
         if self.rank == 1:
             return drawn
