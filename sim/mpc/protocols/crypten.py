@@ -275,7 +275,7 @@ _FUNCTIONS: dict[str, _Form] = {
     "ltz": _one(_LTZ),
     "equality": _one(_EQUALITY),
     "mux": _one(_MULTIPLY),
-    "where": _one(_MULTIPLY),
+    "where": _multiply,
     "select": _one(_SELECT),
     "relu": _one(_RELU),
     "relu6": _one(_RELU.times(2)),

@@ -58,7 +58,7 @@ FUNCTIONS: dict[str, Function] = {
     "ltz": Function("x < 0; all comparisons of order cost the same"),
     "equality": Function("x = y"),
     "mux": Function("a shared bit times a shared number"),
-    "where": Function("y + bit (x - y)"),
+    "where": Function("y + bit (x - y): the bit's shape and that of x - y", _TWO),
     "select": Function("x or y by a shared bit, in two products"),
     "relu": Function("max(x, 0)"),
     "relu6": Function("min(max(x, 0), 6), and every clamp with two bounds: two ReLUs at once"),
@@ -136,7 +136,7 @@ def checked(function: str, shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
         if not shape or any(extent < 1 for extent in shape):
             text = "x".join(map(str, shape)) or "none"
             raise VitruviusError(f"{function}: expected extents of at least 1, got shape {text}")
-    if function in ("multiply", "divide"):
+    if function in ("multiply", "divide", "where"):
         broadcast(*shapes)
     if len(shapes) < most:
         return (*shapes, _output(function, *shapes))

@@ -39,6 +39,10 @@ def _multiply(shapes: tuple[Shape, ...], options: MpcOptions) -> tuple[int, int]
     return 2, _MULTIPLY[1] * elements(broadcast(*shapes))
 
 
+def _where(shapes: tuple[Shape, ...], options: MpcOptions) -> tuple[int, int]:
+    return 1, 16 * elements(broadcast(*shapes))
+
+
 def _divide(shapes: tuple[Shape, ...], options: MpcOptions) -> tuple[int, int]:
     whole = elements(broadcast(*shapes))
     divisors = elements(shapes[1]) if options.division == "row" else whole
@@ -46,8 +50,11 @@ def _divide(shapes: tuple[Shape, ...], options: MpcOptions) -> tuple[int, int]:
 
 
 def _matmul(shapes: tuple[Shape, ...], options: MpcOptions) -> tuple[int, int]:
-    opened = elements(shapes[0]) + elements(shapes[1])
-    return 2, _WORD * opened + _TRUNCATION * elements(matmul_shape(*shapes))
+    """Of several products side by side SPU does one after another."""
+    left, right = shapes
+    output = matmul_shape(left, right)
+    opened = elements(left) + elements(right)
+    return 2 * elements(output[:-2]), _WORD * opened + _TRUNCATION * elements(output)
 
 
 def _weighted(shapes: tuple[Shape, ...], options: MpcOptions) -> tuple[int, int]:
@@ -129,7 +136,7 @@ _FUNCTIONS: dict[str, _Form] = {
     "b2a": _one(1, 8),
     "ltz": _one(7, 56),
     "mux": _one(1, 16),
-    "where": _one(1, 16),
+    "where": _where,
     "select": _one(1, 16),
     "relu": _one(8, 72),
     "relu6": _one(8, 144),
