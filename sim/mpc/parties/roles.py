@@ -55,7 +55,8 @@ class PartyResult:
 
     setup_bytes: payload to and from the peer before the first image, headers and greetings apart.
     offline_bytes: corrections for one image; offline_s, online_s: seconds for each image.
-    socket_sent, socket_received: all bytes of the connection to the peer; headers: their part.
+    socket_sent, socket_received: all bytes of the connection to the peer; greeting_bytes: sent
+    before the setup.
     """
 
     outputs: list[list[Tensor]]
@@ -67,7 +68,7 @@ class PartyResult:
     online_s: list[float]
     socket_sent: int
     socket_received: int
-    messages: int
+    greeting_bytes: int
 
 
 class _Hello(BaseModel):
@@ -198,7 +199,7 @@ def _party(
         online_s,
         peer.sent,
         peer.received,
-        peer.messages_sent,
+        before[0],
     )
 
 
