@@ -56,7 +56,7 @@ class Network(BaseModel):
     def latency_s(self, traffic: Traffic, reading: Reading | None = None) -> float:
         """Seconds of rounds and bytes, one after another.
 
-        >>> load_network("wan").latency_s(Traffic(10, 5_000_000, 5_000_000))
+        >>> round(load_network("wan").latency_s(Traffic(10, 5_000_000, 5_000_000)), 6)
         0.3
         """
         return traffic.rounds * self.round_s(reading) + self.transfer_s(traffic)

@@ -80,11 +80,11 @@ def mpc_traffic(
 
 
 def setup_traffic(graph: Graph, protocol: Protocol, options: MpcOptions | None = None) -> Traffic:
-    """What one party exchanges once, before the first image: with ``weights="once"`` all masked
-    weights in one round.
+    """What one party exchanges once, before the first image: the protocol's own set-up, and with
+    ``weights="once"`` all masked weights in one round.
     """
     if options is None or options.weights != "once":
-        return Traffic()
+        return protocol.setup
     protocol.check(options)
     known = knowledge(graph)
     words = 0
@@ -93,7 +93,8 @@ def setup_traffic(graph: Graph, protocol: Protocol, options: MpcOptions | None =
             known[op.name] is Knowledge.SECRET
         ):
             words += graph.tensors[op.tensors["weight"]].numel()
-    return Traffic(1, _WORD * words, _WORD * words) if words else Traffic()
+    opened = Traffic(1, _WORD * words, _WORD * words) if words else Traffic()
+    return protocol.setup + opened
 
 
 def _of_heads(call: Call, heads: int, protocol: Protocol, options: MpcOptions) -> OperatorTraffic:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ....errors import VitruviusError, nearest
+from .aby3 import Aby3
+from .cheetah import Cheetah
 from .crypten import Crypten
 from .functions import FUNCTIONS, Shape
 from .protocol import Protocol
@@ -10,7 +12,9 @@ from .semi2k import Semi2k
 
 __all__ = ["FUNCTIONS", "PROTOCOLS", "Protocol", "Shape", "load_protocol"]
 
-PROTOCOLS: dict[str, type[Protocol]] = {kind.name: kind for kind in (Crypten, Semi2k)}
+PROTOCOLS: dict[str, type[Protocol]] = {
+    kind.name: kind for kind in (Crypten, Semi2k, Aby3, Cheetah)
+}
 
 
 def load_protocol(name: str, *, parties: int | None = None, dealer: str | None = None) -> Protocol:

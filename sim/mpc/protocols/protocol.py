@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ....errors import VitruviusError
 from ..options import MpcOptions
-from ..traffic import OperatorTraffic
+from ..traffic import OperatorTraffic, Traffic
 from .functions import FUNCTIONS, Shape, checked
 
 __all__ = ["Dealer", "Protocol"]
@@ -64,6 +64,11 @@ class Protocol(BaseModel, ABC):
                 f"it has: {', '.join(sorted(self.functions()))}"
             )
         return self._cost(self.functions()[function], shapes, options)
+
+    @property
+    def setup(self) -> Traffic:
+        """What one party exchanges once, before the first image; nothing in most protocols."""
+        return Traffic()
 
     def check(self, options: MpcOptions) -> None:
         """Raises VitruviusError naming every option that the protocol does not have."""
