@@ -22,6 +22,7 @@ from .protocol import Dealer, Protocol
 __all__ = ["Crypten", "Exchange"]
 
 _WORD = 8
+_BITS = 64
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,15 @@ def _max_pairs(n: int, options: MpcOptions) -> Exchange:
     return _all_pairs(n)
 
 
+def _max_pairwise(n: int, options: MpcOptions) -> Exchange:
+    """CrypTen's own all pairs: beyond 128 numbers the comparisons of each are not multiplied but
+    added, and the sum is compared with n - 1.
+    """
+    if n <= 2 * _BITS:
+        return _all_pairs(n)
+    return _LTZ.times(n * (n - 1)) + _LTZ.times(n) + _one_hot(n) + _MULTIPLY.times(n)
+
+
 def _recursive(n: int) -> Exchange:
     """Groups of isqrt(n), each by the same method, then all pairs of what is left of them."""
     if n == 1:
@@ -284,6 +294,7 @@ _FUNCTIONS: dict[str, _Form] = {
     "max_reduction": _by_row(_max_reduction),
     "max_tree": _by_row(_max_tree),
     "max_pairs": _by_row(_max_pairs),
+    "max_pairwise": _by_row(_max_pairwise),
     "max_double_log": _by_row(_max_double_log),
     "max_cascade": _by_row(_max_cascade),
     "exp": _one(_EXP),

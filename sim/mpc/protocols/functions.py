@@ -67,6 +67,7 @@ FUNCTIONS: dict[str, Function] = {
     "max_reduction": Function("the largest of each row: CrypTen's log_reduction", by_row=True),
     "max_tree": Function("the largest of each row: a tree of relu(u - v) + v", by_row=True),
     "max_pairs": Function("the largest of each row: all pairs compared", by_row=True),
+    "max_pairwise": Function("the largest of each row: CrypTen's pairwise", by_row=True),
     "max_double_log": Function(
         "the largest of each row: CrypTen's double_log_reduction", by_row=True
     ),
