@@ -73,7 +73,7 @@ def run(
     timeout: Annotated[
         float,
         typer.Option(
-            "--timeout", metavar="SECONDS", min=0.1, help="How long a peer may be silent."
+            "--timeout", metavar="SECONDS", min=0.1, help="How long a peer that runs may be silent."
         ),
     ] = 30.0,
     operators: Annotated[
@@ -180,11 +180,11 @@ def _one(
     if rank == 0:
         with listen(here) as server:
             output.progress.print(f"{NAMES[0]} waits for party 1 at {here[0]}:{here[1]}")
-            peer = accept(server, NAMES[1], timeout_s=timeout)
+            peer = accept(server, NAMES[1], timeout_s=task.start_s)
     else:
-        peer = reach(peer_at, NAMES[0], timeout_s=timeout)
+        peer = reach(peer_at, NAMES[0], timeout_s=task.start_s)
     try:
-        dealer = reach(dealer_at, NAMES[2], timeout_s=timeout)
+        dealer = reach(dealer_at, NAMES[2], timeout_s=task.start_s)
     except VitruviusError as error:
         peer.stop(str(error))
         raise

@@ -80,9 +80,9 @@ class Link:
         self._timeout_s = timeout_s
         self._number = {True: 0, False: 0}
 
-    def wait(self) -> None:
-        """From now on waits for a silent peer as long as the connection lives."""
-        self._timeout_s = None
+    def patience(self, timeout_s: float | None) -> None:
+        """From now on waits for a silent peer so long, or as long as the connection lives."""
+        self._timeout_s = timeout_s
 
     def send(self, kind: Kind, payload: bytes) -> None:
         """One message to the peer."""

@@ -183,12 +183,12 @@ def _play(
             run_dealer(server, task)
             return
         assert parcel is not None
-        dealer = reach(addresses[0], NAMES[_DEALER], timeout_s=task.timeout_s)
+        dealer = reach(addresses[0], NAMES[_DEALER], timeout_s=task.start_s)
         if role == 0:
             assert server is not None
-            peer = accept(server, NAMES[1], timeout_s=task.timeout_s)
+            peer = accept(server, NAMES[1], timeout_s=task.start_s)
         else:
-            peer = reach(addresses[1], NAMES[0], timeout_s=task.timeout_s)
+            peer = reach(addresses[1], NAMES[0], timeout_s=task.start_s)
         given = None
         if images is not None:
             given = [[torch.from_numpy(array) for array in image] for image in images]

@@ -36,8 +36,8 @@ class Task:
     """What all roles agree on before anything secret moves.
 
     runs: images, one after another. shifts: of `ranges.shifts`; party 0's are used. test_seed makes
-    all random words the same every time, for tests only. timeout_s: how long a silent peer is
-    waited for.
+    all random words the same every time, for tests only. start_s: how long the others may take to
+    be started; timeout_s: how long one that runs may be silent.
     """
 
     options: MpcOptions
@@ -46,6 +46,7 @@ class Task:
     shifts: Mapping[str, int] = field(default_factory=dict)
     test_seed: int | None = None
     timeout_s: float = 30.0
+    start_s: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,8 @@ def _party(
     shifts = _greet(rank, graph, task, peer, dealer)
     common = RandomStream(_common_seed(rank, task, peer))
     masks = Masks(RandomStream(_seed(dealer)), rank)
+    for link in (peer, dealer):
+        link.patience(task.timeout_s)
     own = RandomStream(fresh_seed(task.test_seed, f"own of party {rank}"))
     order = _rehearsed(graph, task, shifts)
     if rank == 0:
@@ -204,13 +207,13 @@ def _party(
 
 
 def run_dealer(
-    servers: socket.socket, task: Task, *, progress: Callable[[int], None] | None = None
+    server: socket.socket, task: Task, *, progress: Callable[[int], None] | None = None
 ) -> None:
     """The dealer: waits for both parties, in any order, and serves one computation."""
     links: dict[int, Link] = {}
     try:
         for _ in range(2):
-            link = accept(servers, "a party", timeout_s=task.timeout_s)
+            link = accept(server, "a party", timeout_s=task.start_s)
             try:
                 hello = _read_hello(link)
                 if hello.role in links or hello.role > 1:
@@ -221,7 +224,7 @@ def run_dealer(
                 link.stop(str(error))
                 raise
             link.peer = NAMES[hello.role]
-            link.wait()
+            link.patience(None)
             links[hello.role] = link
         deal(links[0], links[1], test_seed=task.test_seed, done=progress)
     except VitruviusError as error:
@@ -229,7 +232,7 @@ def run_dealer(
             link.stop(str(error))
         raise
     finally:
-        servers.close()
+        server.close()
         for link in links.values():
             link.close()
 
