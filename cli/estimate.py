@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,8 +45,8 @@ def estimate(
         typer.Option(
             "--on",
             metavar="BACKEND:TARGET",
-            help="Where, such as fpga:zcu102 or npu:edge32; repeatable. Several with commas "
-            "between them are also put side by side, in one record.",
+            help="Where, such as fpga:zcu102, npu:edge32 or mpc:crypten-wan; repeatable. Several "
+            "with commas between them are also put side by side, in one record.",
         ),
     ] = ["fpga:zcu102"],  # noqa: B006
     machine: MachineName = "small",
@@ -93,8 +94,30 @@ def estimate(
         typer.Option(
             "--image-size",
             metavar="PIXELS",
-            help="On NPUs: square images of another size, for a zoo model or a model's TOML file "
-            "without weights.",
+            help="On NPUs and as secure inference: square images of another size, for a zoo model "
+            "or a model's TOML file without weights.",
+            show_default=False,
+        ),
+    ] = None,
+    mpc: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mpc",
+            metavar="KEY=VALUE,...",
+            help="As secure inference: maximum=tree, division=element, weights=once, "
+            "rsqrt=goldschmidt, heads=apart, gelu=sigmoid or pieces; softmax=relu, 2quad or scale "
+            "and gelu=quad, relu or identity replace them; parties, dealer, round. An unknown key "
+            "lists them all.",
+            show_default=False,
+        ),
+    ] = None,
+    chart: Annotated[
+        Path | None,
+        typer.Option(
+            "--chart",
+            metavar="FILE",
+            help="As secure inference: draw rounds, bytes and latency by kind of operator, a bar "
+            "for each mpc target, as .svg or .png.",
             show_default=False,
         ),
     ] = None,
@@ -112,8 +135,12 @@ def estimate(
     On an NPU cycles are by formula, from the traced model; --machine and memory are the target's.
     A language model of the zoo is estimated for prefill and decode over --context.
 
+    On mpc:PROTOCOL-NETWORK (or mpc:PROTOCOL:FILE.toml) the model is computed on shares: rounds and
+    bytes of one party, and latency; 'vitruvius mpc protocols' and 'mpc networks' list both.
+
     Examples: vitruvius estimate vit_digits --on fpga:zcu102,npu:edge16 --machine medium;
-    vitruvius estimate lfm2_1.2b --on npu:sa8295p --precision w4a16 --context 1,1024,4096
+    vitruvius estimate lfm2_1.2b --on npu:sa8295p --precision w4a16 --context 1,1024,4096;
+    vitruvius estimate vit_digits --on mpc:semi2k-wan,mpc:crypten-lan --mpc softmax=relu
     """
     output = Output(json)
     from ..fpga_targets.device import device_names, load_target
@@ -121,8 +148,12 @@ def estimate(
     from ..hwgen.core.compiler import compile_model
     from ..hwgen.core.machine import load_machine
     from ..reports.beside import beside_record, beside_tables
+    from ..reports.mpc import mpc_estimate_table
+    from ..reports.mpc_chart import check_chart, mpc_chart
     from ..reports.table import estimate_table
     from ..sim.estimate import Estimate, estimate_fpga
+    from ..sim.mpc.report import MpcEstimate, estimate_mpc
+    from ..sim.mpc.target import load_mpc, mpc_settings, mpc_targets
     from ..sim.npu.report import estimate_npu
     from ..sim.npu.target import load_npu, npu_names, with_precision
     from .workload import load_workload, quantized, trace_workload
@@ -130,10 +161,11 @@ def estimate(
     together = any("," in target for target in on)
     on = [name.strip() for target in on for name in target.split(",")]
     for target in on:
-        if not target.startswith(("fpga:", "npu:")):
+        if not target.startswith(("fpga:", "npu:", "mpc:")):
             known = [
                 *(f"fpga:{name}" for name in device_names()),
                 *(f"npu:{n}" for n in npu_names()),
+                *(name for name in mpc_targets() if name.endswith(("-lan", "-wan"))),
             ]
             raise VitruviusError(f"unknown target '{target}': {nearest(target, known)}")
     if together and (twice := sorted({target for target in on if on.count(target) > 1})):
@@ -141,17 +173,28 @@ def estimate(
     npus = {target: load_npu(target) for target in on if target.startswith("npu:")}
     if precision is not None:
         npus = {target: with_precision(npu, precision) for target, npu in npus.items()}
-    fpgas = [target for target in on if target not in npus]
+    secure = [target for target in on if target.startswith("mpc:")]
+    settings = mpc_settings(mpc or [])
+    mpcs = {target: load_mpc(target, settings) for target in secure}
+    if not mpcs and (mpc or chart is not None):
+        raise VitruviusError(
+            f"{'--mpc' if mpc else '--chart'} is for secure inference, and {on[0]} is none; "
+            "expected --on mpc:PROTOCOL-NETWORK"
+        )
+    if chart is not None:
+        check_chart(chart)
+    fpgas = [target for target in on if target not in npus and target not in mpcs]
     for target in fpgas:
         load_target(target)
-    given = {"--precision": precision, "--image-size": image_size, "--context": context}
-    for option, value in {**given, "--phase": phase, "--piece": piece}.items():
-        if fpgas and value is not None:
-            raise VitruviusError(f"{option} is for NPUs, and {fpgas[0]} is none")
+    given = {"--precision": precision, "--context": context, "--phase": phase, "--piece": piece}
+    for option, value in {**given, "--image-size": image_size}.items():
+        others = fpgas if option == "--image-size" else [*fpgas, *mpcs]
+        if others and value is not None:
+            raise VitruviusError(f"{option} is for NPUs, and {others[0]} is none")
     if (language := _language(model)) is not None:
-        if fpgas:
+        if others := [*fpgas, *mpcs]:
             raise VitruviusError(
-                f"{fpgas[0]}: {model} is a language model, which is estimated on NPUs only"
+                f"{others[0]}: {model} is a language model, which is estimated on NPUs only"
             )
         if weights is not None or image_size is not None:
             raise VitruviusError(f"{model} is estimated by its shapes: no --weights, no images")
@@ -170,23 +213,31 @@ def estimate(
         memory = MemoryModel(latency=latency, gap=gap, outstanding=outstanding)
         for target in fpgas:
             estimates[target] = estimate_fpga(source.model.name, program, target, memory=memory)
-    if npus:
+    if npus or mpcs:
         if model.endswith(".safetensors"):
             raise VitruviusError(
-                f"{next(iter(npus))}: expected a model to trace, got {model}, a file that quantize "
-                "wrote, which does not hold the graph"
+                f"{[*npus, *mpcs][0]}: expected a model to trace, got {model}, a file that "
+                "quantize wrote, which does not hold the graph"
             )
         graph = graph or trace_workload(
             load_workload(model, weights, shapes=True, image_size=image_size)
         )
         for target, npu in npus.items():
             estimates[target] = estimate_npu(graph, npu)
+        for target, chosen in mpcs.items():
+            estimates[target] = estimate_mpc(graph, chosen)
     found = [estimates[target] for target in on]
     if together and len(found) > 1:
         for part in beside_tables(found, graph):
             output.console.print(part)
     for item in found:
-        output.console.print(estimate_table(item))
+        if isinstance(item, MpcEstimate):
+            output.console.print(mpc_estimate_table(item))
+        else:
+            output.console.print(estimate_table(item))
+    if chart is not None:
+        mpc_chart([item for item in estimates.values() if isinstance(item, MpcEstimate)], chart)
+        output.console.print(f"wrote {chart}")
     if together and len(found) > 1:
         output.write_json(beside_record(found, graph))
     else:

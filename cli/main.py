@@ -17,8 +17,10 @@ from . import (
     doctor,
     estimate,
     generate,
+    mpc,
     npu,
     quantize,
+    search,
     simulate,
     sqnr,
     trace,
@@ -99,8 +101,10 @@ app.command("cosim")(cosim.cosim)
 app.command("demo")(demo.demo)
 app.command("sqnr")(sqnr.sqnr)
 app.command("doctor")(doctor.doctor)
+app.add_typer(mpc.app, name="mpc")
 app.add_typer(npu.app, name="npu")
 app.add_typer(train.app, name="train")
+app.add_typer(search.app, name="search")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.markup import escape
 
+from ..sim.mpc.report import MpcEstimate
 from .quantities import count, percent, quantity
 from .table import plain, titled
 
@@ -21,6 +22,7 @@ __all__ = ["beside_record", "beside_tables"]
 _ACCURACY = {
     "fpga": "the integer model, which the generated hardware equals bit by bit",
     "npu": "none: cost only, numbers of the assumed widths are not computed",
+    "mpc": "fixed-point numbers on shares: 'vitruvius mpc run' compares them with the float model",
 }
 
 
@@ -89,6 +91,7 @@ def beside_record(estimates: Sequence[Estimate], graph: Graph | None = None) -> 
                 "energy_j": item.energy_j,
                 "utilisation": item.utilisation,
                 "off_chip_bytes": sum(row.off_chip_bytes for row in item.operators),
+                "rounds": item.online.rounds if isinstance(item, MpcEstimate) else 0,
                 "accuracy": _accuracy(item),
             }
             for item in estimates
@@ -104,6 +107,9 @@ def beside_tables(estimates: Sequence[Estimate], graph: Graph | None = None) -> 
     """
     names = [item.target for item in estimates]
     table = plain(["", *names], numbers=names)
+    secure = [isinstance(item, MpcEstimate) for item in estimates]
+    rounds = [item.online.rounds if isinstance(item, MpcEstimate) else 0 for item in estimates]
+    moved = [sum(row.off_chip_bytes for row in item.operators) for item in estimates]
     lines = [
         ("machine", [item.machine for item in estimates]),
         ("clock", [quantity(item.clock_hz, "Hz") for item in estimates]),
@@ -111,13 +117,25 @@ def beside_tables(estimates: Sequence[Estimate], graph: Graph | None = None) -> 
         ("latency", [quantity(item.latency_s, "s") for item in estimates]),
         ("energy", [quantity(item.energy_j, "J") for item in estimates]),
         ("utilisation", [percent(item.utilisation, digits=0) for item in estimates]),
-        (
-            "off-chip",
-            [quantity(sum(r.off_chip_bytes for r in item.operators), "B") for item in estimates],
-        ),
+        ("off-chip", [quantity(size, "B") for size in moved]),
     ]
     for name, values in lines:
-        table.add_row(name, *(escape(value) for value in values))
+        kept = name in ("machine", "latency")
+        shown = [
+            escape(value) if kept or not is_secure else "-"
+            for value, is_secure in zip(values, secure, strict=True)
+        ]
+        if set(shown) != {"-"}:
+            table.add_row(name, *shown)
+    if any(secure):
+        for name, values in (
+            ("rounds", [count(number) for number in rounds]),
+            ("network, sent + received", [quantity(size, "B") for size in moved]),
+        ):
+            shown = [
+                value if is_secure else "-" for value, is_secure in zip(values, secure, strict=True)
+            ]
+            table.add_row(name, *shown)
     sources = [f"accuracy on {item.target}: {_accuracy(item)}" for item in estimates]
     found = [titled(f"{estimates[0].model}, one image, side by side", table, *sources)]
     common = _common(estimates, graph)
