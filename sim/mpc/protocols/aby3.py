@@ -15,7 +15,7 @@ from typing import ClassVar, cast
 
 from ..options import MpcOptions
 from ..traffic import OperatorTraffic, Traffic
-from .functions import Shape, broadcast, elements, matmul_shape, rows
+from .functions import Shape, broadcast, elements, matmul_shape, rows, spu_folds
 from .protocol import Dealer, Protocol
 
 __all__ = ["Aby3"]
@@ -72,14 +72,14 @@ def _of_row(n: int, options: MpcOptions) -> Fraction:
 
 
 def _max(n: int, options: MpcOptions) -> _Cost:
-    depth = (n - 1).bit_length()
+    depth = spu_folds(n)
     return (12 * depth + 3 if depth else 0), _RELU[1] * (n - 1)
 
 
 def _softmax(n: int, options: MpcOptions) -> _Cost:
-    top = _max(n, options)
-    rounds = top[0] + _EXP[0] + _DIVIDE[0] + 1
-    return rounds, top[1] + _EXP[1] * n + _of_row(n, options)
+    """As JAX writes it: the maximum of the row and of -inf, then exp and division."""
+    rounds = _max(n, options)[0] + _EXP[0] + _DIVIDE[0] + 1
+    return rounds, (_RELU[1] + _EXP[1]) * n + _of_row(n, options)
 
 
 def _relu_softmax(n: int, options: MpcOptions) -> _Cost:

@@ -17,7 +17,7 @@ from typing import ClassVar, cast
 
 from ..options import MpcOptions
 from ..traffic import OperatorTraffic, Traffic
-from .functions import Shape, broadcast, elements, rows
+from .functions import Shape, broadcast, elements, rows, spu_folds
 from .protocol import Dealer, Protocol
 
 __all__ = ["Cheetah"]
@@ -105,7 +105,7 @@ def _convolution(shapes: tuple[Shape, ...], options: MpcOptions) -> _Cost:
 def _softmax(shapes: tuple[Shape, ...], options: MpcOptions) -> _Cost:
     _, n = rows(shapes[0])
     _, sent, received = _one(_SOFTMAX)(shapes, options)
-    return 8 * (n - 1).bit_length() + 63, sent, received
+    return 8 * spu_folds(n) + 63, sent, received
 
 
 def _over_sum(power: _Cost) -> _Form:

@@ -18,6 +18,7 @@ __all__ = [
     "elements",
     "matmul_shape",
     "rows",
+    "spu_folds",
 ]
 
 Shape = tuple[int, ...]
@@ -110,6 +111,16 @@ def rows(shape: Shape) -> tuple[int, int]:
     (260, 64)
     """
     return prod(shape[:-1]), shape[-1]
+
+
+def spu_folds(n: int) -> int:
+    """Comparisons one after another in which SPU finds the largest of n: halves against each other,
+    where the odd one out of each step waits until the end and then takes a step of its own.
+
+    >>> [spu_folds(n) for n in (64, 65, 100, 197)]
+    [6, 7, 8, 10]
+    """
+    return n.bit_length() - 1 + n.bit_count() - 1
 
 
 def broadcast(*shapes: Shape) -> Shape:

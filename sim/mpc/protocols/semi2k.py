@@ -12,7 +12,7 @@ from typing import ClassVar, cast
 
 from ..options import MpcOptions
 from ..traffic import OperatorTraffic, Traffic
-from .functions import Shape, broadcast, elements, matmul_shape, rows
+from .functions import Shape, broadcast, elements, matmul_shape, rows, spu_folds
 from .protocol import Dealer, Protocol
 
 __all__ = ["Semi2k"]
@@ -50,11 +50,14 @@ def _divide(shapes: tuple[Shape, ...], options: MpcOptions) -> tuple[int, int]:
 
 
 def _matmul(shapes: tuple[Shape, ...], options: MpcOptions) -> tuple[int, int]:
-    """Of several products side by side SPU does one after another."""
+    """Of several products side by side SPU does one after another; one matrix for all rows of the
+    other operand is one product.
+    """
     left, right = shapes
     output = matmul_shape(left, right)
     opened = elements(left) + elements(right)
-    return 2 * elements(output[:-2]), _WORD * opened + _TRUNCATION * elements(output)
+    products = elements(output[:-2]) if len(right) > 2 else 1
+    return 2 * products, _WORD * opened + _TRUNCATION * elements(output)
 
 
 def _weighted(shapes: tuple[Shape, ...], options: MpcOptions) -> tuple[int, int]:
@@ -78,12 +81,12 @@ def _division_of_row(n: int, options: MpcOptions) -> int:
 
 
 def _max(n: int, options: MpcOptions) -> tuple[int, int]:
-    return 8 * (n - 1).bit_length(), 72 * (n - 1)
+    return 8 * spu_folds(n), 72 * (n - 1)
 
 
 def _softmax(n: int, options: MpcOptions) -> tuple[int, int]:
     """As JAX writes it: the maximum of the row and of -inf, then exp and division."""
-    return 8 * (n - 1).bit_length() + 63, 172 * n + _division_of_row(n, options)
+    return 8 * spu_folds(n) + 63, 172 * n + _division_of_row(n, options)
 
 
 def _relu_softmax(n: int, options: MpcOptions) -> tuple[int, int]:
@@ -135,11 +138,12 @@ _FUNCTIONS: dict[str, _Form] = {
     "a2b": _one(7, 208),  # (2 log K + 1) 2 K bits
     "b2a": _one(1, 8),
     "ltz": _one(7, 56),
+    "equality": _one(7, 104),
     "mux": _one(1, 16),
     "where": _where,
     "select": _one(1, 16),
     "relu": _one(8, 72),
-    "relu6": _one(8, 144),
+    "relu6": _one(16, 144),  # one bound after the other
     "max2": _one(8, 72),
     "max": _by_row(_max),
     "max_tree": _by_row(_max),
@@ -149,6 +153,7 @@ _FUNCTIONS: dict[str, _Form] = {
     "divide": _divide,
     "inv_sqrt": _one(26, 429),
     "sqrt": _one(35, 513),
+    "log": _one(26, 510),
     "sigmoid": _one(53, 605),
     "tanh": _one(36, 324),
     "erf": _one(60, 721),

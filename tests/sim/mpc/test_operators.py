@@ -161,8 +161,8 @@ def test_operators_without_protocol_are_listed_at_once_with_advice() -> None:
 def test_functions_that_one_protocol_lacks_are_told() -> None:
     module = nn.Sequential(nn.Linear(4, 4), nn.LogSoftmax(-1)).eval()
     graph = trace(module, (torch.zeros(1, 4),), name="logits")
-    found = refusals(graph, load_protocol("semi2k"))
+    found = refusals(graph, load_protocol("aby3"))
     assert list(found.values()) == [
-        "LogSoftmax: protocol semi2k has no figures for log; replace it, or take protocol crypten"
+        "LogSoftmax: protocol aby3 has no figures for log; replace it, or take protocol crypten"
     ]
     assert not refusals(graph, load_protocol("crypten"))

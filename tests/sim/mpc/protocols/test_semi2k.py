@@ -60,7 +60,7 @@ def test_options_and_functions_that_it_does_not_have() -> None:
     ):
         with pytest.raises(VitruviusError, match=text):
             PROTOCOL.traffic("relu", ((4,),), MpcOptions.model_validate(options))
-    with pytest.raises(VitruviusError, match="semi2k has no figures for log"):
-        PROTOCOL.traffic("log", ((4,),))
+    with pytest.raises(VitruviusError, match="semi2k has no figures for polynomial4"):
+        PROTOCOL.traffic("polynomial4", ((4,),))
     with pytest.raises(VitruviusError, match="semi2k is for 2 parties, got 5"):
         load_protocol("semi2k", parties=5)
