@@ -190,6 +190,8 @@ def refusals(graph: Graph) -> list[tuple[str, str]]:
             found.append((op.name, f"{op.kind} has no evaluation on shares"))
         elif op.kind == "Pow" and not _power_known(op):
             found.append((op.name, f"no power {op.attributes['exponent']} on shares"))
+        elif op.kind == "Compare" and op.attributes["op"] in ("and", "or", "xor"):
+            found.append((op.name, f"no '{op.attributes['op']}' of secret truths on shares"))
         elif op.kind == "VectorNorm" and op.attributes["order"] != 2:
             found.append((op.name, "only the Euclidean norm on shares"))
         elif op.kind == "Pad" and op.attributes["mode"] != "constant":

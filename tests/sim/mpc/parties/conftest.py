@@ -1,22 +1,33 @@
-"""Runs a function of shared values as two parties in two threads, with a dealer beside them."""
+"""Functions of shared values, and whole graphs, as two parties in two threads with a dealer beside
+them.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import socket
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
 from torch import Tensor
 
-from vitruvius.sim.mpc.parties import ring
+from vitruvius.errors import VitruviusError
+from vitruvius.models.graph import Graph
+from vitruvius.sim.mpc.options import MpcOptions
+from vitruvius.sim.mpc.parties import ring, roles
 from vitruvius.sim.mpc.parties.correlated import Masks, correction
-from vitruvius.sim.mpc.parties.link import HEADER_BYTES, Link
+from vitruvius.sim.mpc.parties.link import HEADER_BYTES, Link, accept, listen, reach
 from vitruvius.sim.mpc.parties.party import Party, Rehearsal
+from vitruvius.sim.mpc.parties.ranges import measured_ranges, shifts
+from vitruvius.sim.mpc.parties.roles import NAMES, PartyResult, Task, run_dealer, run_party
 from vitruvius.sim.mpc.parties.stream import RandomStream, fresh_seed
 
 FRACTION = 16
+SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -91,3 +102,79 @@ def duet(
 def together() -> Callable[..., Duet]:
     """Runs a function of shared values as two parties."""
     return duet
+
+
+def task(graph: Graph, images: Tensor, **changes: object) -> Task:
+    options = changes.pop("options", MpcOptions())
+    assert isinstance(options, MpcOptions)
+    found = shifts(measured_ranges(graph, images), graph, options)
+    plain = Task(options, 16, len(images), shifts=found, test_seed=5, timeout_s=3.0)
+    return dataclasses.replace(plain, **changes)
+
+
+Outcome = PartyResult | str | None
+
+
+def play(
+    tasks: tuple[Task, Task],
+    graphs: tuple[Graph, Graph],
+    images: Tensor,
+    *,
+    between: Callable[[tuple[str, int]], tuple[str, int]] = lambda address: address,
+) -> list[Outcome]:
+    """Party 0, party 1 and the dealer; errors as their texts. ``between`` puts something into the
+    line between the parties.
+    """
+    servers = [listen(("127.0.0.1", 0)) for _ in range(2)]
+    dealer_at, party_at = (server.getsockname() for server in servers)
+
+    def party(rank: int) -> Outcome:
+        try:
+            dealer = reach(dealer_at, NAMES[2], timeout_s=3)
+            if rank == 0:
+                peer = accept(servers[1], NAMES[1], timeout_s=3)
+            else:
+                peer = reach(between(party_at), NAMES[0], timeout_s=3)
+            given = [[image[None]] for image in images] if rank else None
+            known = roles.without_values(graphs[1]) if rank else graphs[0]
+            return run_party(rank, known, tasks[rank], peer, dealer, images=given)
+        except VitruviusError as error:
+            return str(error)
+
+    def dealing() -> Outcome:
+        try:
+            run_dealer(servers[0], tasks[0])
+        except VitruviusError as error:
+            return str(error)
+        return None
+
+    start = time.monotonic()
+    with ThreadPoolExecutor(3) as pool:
+        futures = [pool.submit(party, 0), pool.submit(party, 1), pool.submit(dealing)]
+        outcomes = [future.result(timeout=60) for future in futures]
+    for server in servers:
+        server.close()
+    if any(isinstance(outcome, str) for outcome in outcomes):
+        assert time.monotonic() - start < SECONDS, "a failure must end all sides soon"
+    return outcomes
+
+
+@pytest.fixture(autouse=True)
+def _often() -> Iterator[None]:
+    """Parties in threads hand over more often than Python's 5 ms: they wait for each other."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture(name="task")
+def task_fixture() -> Callable[..., Task]:
+    """Makes the task of a run."""
+    return task
+
+
+@pytest.fixture(name="play")
+def play_fixture() -> Callable[..., list[Outcome]]:
+    """Plays all roles of a run."""
+    return play

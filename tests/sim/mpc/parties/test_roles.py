@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -23,12 +24,13 @@ from vitruvius.models.trace import trace
 from vitruvius.sim.mpc.operators import mpc_traffic
 from vitruvius.sim.mpc.options import MpcOptions
 from vitruvius.sim.mpc.parties import ring, roles
-from vitruvius.sim.mpc.parties.link import Kind, Link, LinkError, accept, listen, reach
-from vitruvius.sim.mpc.parties.ranges import measured_ranges, shifts
-from vitruvius.sim.mpc.parties.roles import NAMES, PartyResult, Task, run_dealer, run_party
+from vitruvius.sim.mpc.parties.link import Kind, Link, LinkError, accept, listen
+from vitruvius.sim.mpc.parties.roles import NAMES, PartyResult, Task, run_party
 from vitruvius.sim.mpc.protocols import load_protocol
 
 SECONDS = 10
+Play = Callable[..., list[Any]]
+Asking = Callable[..., Task]
 
 
 class Small(nn.Module):
@@ -64,60 +66,6 @@ def images() -> Tensor:
     return torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(4))
 
 
-def task(graph: Graph, images: Tensor, **changes: object) -> Task:
-    options = changes.pop("options", MpcOptions())
-    assert isinstance(options, MpcOptions)
-    found = shifts(measured_ranges(graph, images), graph, options)
-    plain = Task(options, 16, len(images), shifts=found, test_seed=5, timeout_s=3.0)
-    return dataclasses.replace(plain, **changes)
-
-
-Outcome = PartyResult | str | None
-
-
-def play(
-    tasks: tuple[Task, Task],
-    graphs: tuple[Graph, Graph],
-    images: Tensor,
-    *,
-    between: Callable[[tuple[str, int]], tuple[str, int]] = lambda address: address,
-) -> list[Outcome]:
-    """Party 0, party 1 and the dealer; errors as their texts. ``between`` puts something into the
-    line between the parties.
-    """
-    servers = [listen(("127.0.0.1", 0)) for _ in range(2)]
-    dealer_at, party_at = (server.getsockname() for server in servers)
-
-    def party(rank: int) -> Outcome:
-        try:
-            dealer = reach(dealer_at, NAMES[2], timeout_s=3)
-            if rank == 0:
-                peer = accept(servers[1], NAMES[1], timeout_s=3)
-            else:
-                peer = reach(between(party_at), NAMES[0], timeout_s=3)
-            given = [[image[None]] for image in images] if rank else None
-            known = roles.without_values(graphs[1]) if rank else graphs[0]
-            return run_party(rank, known, tasks[rank], peer, dealer, images=given)
-        except VitruviusError as error:
-            return str(error)
-
-    def dealing() -> Outcome:
-        try:
-            run_dealer(servers[0], tasks[0])
-        except VitruviusError as error:
-            return str(error)
-        return None
-
-    start = time.monotonic()
-    with ThreadPoolExecutor(3) as pool:
-        futures = [pool.submit(party, 0), pool.submit(party, 1), pool.submit(dealing)]
-        outcomes = [future.result(timeout=60) for future in futures]
-    for server in servers:
-        server.close()
-    assert time.monotonic() - start < SECONDS
-    return outcomes
-
-
 WAYS = {
     "as published": MpcOptions(),
     "lean": MpcOptions(maximum="tree", weights="once", gelu="pieces"),
@@ -129,7 +77,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_operator_exchanges_what_the_closed_forms_say(
-    way: str, graph: Graph, images: Tensor
+    way: str, graph: Graph, images: Tensor, play: Play, task: Asking
 ) -> None:
     """Counted on the sockets by code that does not know the closed forms, online and offline."""
     asked = task(graph, images, options=WAYS[way])
@@ -160,7 +108,7 @@ def test_every_operator_exchanges_what_the_closed_forms_say(
 
 
 def test_the_same_seed_gives_the_same_words_and_another_others(
-    graph: Graph, images: Tensor
+    graph: Graph, images: Tensor, play: Play, task: Asking
 ) -> None:
     asked = task(graph, images)
     words = []
@@ -181,7 +129,9 @@ def test_party_1_has_no_trained_values(graph: Graph) -> None:
     assert all(known.tensors[key].is_meta for key in trained)
 
 
-def test_a_peer_with_another_model_ends_both(graph: Graph, images: Tensor) -> None:
+def test_a_peer_with_another_model_ends_both(
+    graph: Graph, images: Tensor, play: Play, task: Asking
+) -> None:
     torch.manual_seed(3)
     wider = Small()
     wider.wide, wider.narrow = nn.Linear(8, 18), nn.Linear(18, 8)
@@ -196,14 +146,18 @@ def test_a_peer_with_another_model_ends_both(graph: Graph, images: Tensor) -> No
     )
 
 
-def test_a_peer_with_other_options_ends_both(graph: Graph, images: Tensor) -> None:
+def test_a_peer_with_other_options_ends_both(
+    graph: Graph, images: Tensor, play: Play, task: Asking
+) -> None:
     asked, other = task(graph, images), task(graph, images, options=WAYS["lean"])
     first, second, _ = play((asked, other), (graph, graph), images)
     assert "other options" in str(first)
     assert "other options" in str(second)
 
 
-def test_a_peer_with_another_number_of_images_ends_both(graph: Graph, images: Tensor) -> None:
+def test_a_peer_with_another_number_of_images_ends_both(
+    graph: Graph, images: Tensor, play: Play, task: Asking
+) -> None:
     asked = task(graph, images)
     first, second, _ = play((asked, dataclasses.replace(asked, runs=1)), (graph, graph), images)
     assert first == "party 1 (image) has number of images 1, expected 2"
@@ -211,7 +165,7 @@ def test_a_peer_with_another_number_of_images_ends_both(graph: Graph, images: Te
 
 
 def test_a_peer_of_another_version_ends_both(
-    graph: Graph, images: Tensor, monkeypatch: pytest.MonkeyPatch
+    graph: Graph, images: Tensor, monkeypatch: pytest.MonkeyPatch, play: Play, task: Asking
 ) -> None:
     asked, greet = task(graph, images), roles._Hello
 
@@ -264,7 +218,9 @@ def cut_after(size: int) -> Callable[[tuple[str, int]], tuple[str, int]]:
 
 
 @pytest.mark.parametrize("size", [20, 2000, 100_000])
-def test_a_line_that_is_cut_ends_both(size: int, graph: Graph, images: Tensor) -> None:
+def test_a_line_that_is_cut_ends_both(
+    size: int, graph: Graph, images: Tensor, play: Play, task: Asking
+) -> None:
     """In the greeting, early and late."""
     asked = task(graph, images)
     outcomes = play((asked, asked), (graph, graph), images, between=cut_after(size))
@@ -294,7 +250,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize(("data", "reason"), GARBAGE.values(), ids=GARBAGE)
 def test_garbage_on_the_port_ends_the_party(
-    data: bytes, reason: str, graph: Graph, images: Tensor
+    data: bytes, reason: str, graph: Graph, images: Tensor, task: Asking
 ) -> None:
     server = listen(("127.0.0.1", 0))
     deaf = socket.socketpair()
@@ -308,7 +264,9 @@ def test_garbage_on_the_port_ends_the_party(
         sent.result()
 
 
-def test_a_silent_peer_is_waited_for_no_longer_than_told(graph: Graph, images: Tensor) -> None:
+def test_a_silent_peer_is_waited_for_no_longer_than_told(
+    graph: Graph, images: Tensor, task: Asking
+) -> None:
     ends = socket.socketpair()
     deaf = socket.socketpair()
     asked = task(graph, images)
