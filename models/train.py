@@ -16,6 +16,7 @@ from torch.nn import functional
 from ..errors import VitruviusError
 from .augment import Warp, blended, mixed, warped
 from .datasets import Dataset, digits, mnistm, mnistm_parts
+from .optimizers import adamw, muon, one_thread, rate_share
 from .resume import Resumable
 from .weights import save_weights
 from .zoo import ZOO
@@ -25,16 +26,8 @@ from .zoo.vit import VisionTransformer
 __all__ = ["Training", "accuracy", "balance_loss", "train_digits", "train_mnistm"]
 
 _CLASSES = 10
-_WEIGHT_DECAY = 0.05
 _LABEL_SMOOTHING = 0.1
-_ADAMW_RATE = 1e-3
-_MUON_RATE = 3e-3
 _BALANCE = 0.01
-# initial values of the models trained with Muon: the height of the sines, their longest wavelength
-# in patches over 2 pi, and the factor of each branch's last matrix
-_POSITION = 0.2
-_LONGEST = 100
-_BRANCH = 0.3
 # share of the training after which backgrounds have full contrast
 _FULL_CONTRAST = 0.2
 _EVALUATED = 250
@@ -110,7 +103,7 @@ def train_digits(
     def sample(index: Tensor, _: float) -> tuple[Tensor, Tensor]:
         return mixed(warped(data.train_images[index], warp), data.train_labels[index], _CLASSES)
 
-    recipe = _Recipe("vit_digits", data, sample, batch=64, warmup_epochs=5, prepare=_adamw)
+    recipe = _Recipe("vit_digits", data, sample, batch=64, warmup_epochs=5, prepare=adamw)
     return _train(recipe, out, epochs, seed, progress)
 
 
@@ -138,7 +131,7 @@ def train_mnistm(
         return blended(train, index, warp, contrast), train.labels[index]
 
     model = "vit_mnistm_moe" if experts else "vit_mnistm"
-    recipe = _Recipe(model, mnistm(), sample, batch=32, warmup_epochs=1, prepare=_muon)
+    recipe = _Recipe(model, mnistm(), sample, batch=32, warmup_epochs=1, prepare=muon)
     return _train(recipe, out, epochs, seed, progress)
 
 
@@ -153,7 +146,7 @@ def _train(
         raise VitruviusError(f"expected a file to write the weights to, got the folder {out}")
     start = time.perf_counter()
     data = recipe.data
-    with _one_thread(), torch.random.fork_rng(devices=[]):
+    with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = VisionTransformer(ZOO[recipe.model].config)
         setting = {"model": recipe.model, "epochs": str(epochs), "seed": str(seed)}
@@ -185,12 +178,6 @@ def _fit(
     steps, warmup = epochs * batches, min(recipe.warmup_epochs, epochs) * batches
     optimizers = recipe.prepare(module)
     peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
-
-    def share(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
     module.train()
     with _gate_logits(module) as gates:
         done = unfinished.restore(module, optimizers)
@@ -199,7 +186,7 @@ def _fit(
             order = torch.split(torch.randperm(images), recipe.batch)
             for step, index in enumerate(order, (epoch - 1) * batches):
                 for optimizer, peak in zip(optimizers, peaks, strict=True):
-                    optimizer.param_groups[0]["lr"] = peak * share(step)
+                    optimizer.param_groups[0]["lr"] = peak * rate_share(step, steps, warmup)
                 shown, targets = recipe.sample(index, step / steps)
                 loss = functional.cross_entropy(
                     module(shown), targets, label_smoothing=_LABEL_SMOOTHING
@@ -216,50 +203,6 @@ def _fit(
             unfinished.keep(module, optimizers, epoch)
             if progress is not None:
                 progress(epoch, epochs, total / images)
-
-
-def _adamw(module: VisionTransformer) -> list[torch.optim.Optimizer]:
-    return [torch.optim.AdamW(module.parameters(), lr=_ADAMW_RATE, weight_decay=_WEIGHT_DECAY)]
-
-
-def _muon(module: VisionTransformer) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the matrices inside the blocks but the gates, at AdamW's scale
-    (Liu et al. 2025, arXiv 2502.16982), AdamW for the rest.
-
-    First, initial values that show every part of the image to every token: positions in sines of
-    both axes (as in Beyer et al. 2022, arXiv 2205.01580), mid-grey patches at 0, weak branches.
-    """
-    rows, columns = module.config.grid
-    with torch.no_grad():
-        patch = module.patch_embed
-        assert patch.bias is not None
-        patch.bias.copy_(-0.5 * patch.weight.sum((1, 2, 3)))
-        sines = _sines(rows, columns, module.config.dim)
-        module.pos_embed[:, module.config.prefix :] = _POSITION * sines
-        for name, parameter in module.blocks.named_parameters():
-            if name.endswith(("proj.weight", "fc2.weight")):
-                parameter.mul_(_BRANCH)
-            elif name.endswith(".bias"):
-                parameter.zero_()
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in module.named_parameters():
-        hidden = name.startswith("blocks.") and parameter.ndim == 2 and ".gate" not in name
-        (matrices if hidden else others).append(parameter)
-    return [
-        torch.optim.AdamW(others, lr=_ADAMW_RATE, weight_decay=_WEIGHT_DECAY),
-        torch.optim.Muon(
-            matrices, lr=_MUON_RATE, weight_decay=_WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"
-        ),
-    ]
-
-
-def _sines(rows: int, columns: int, dim: int) -> Tensor:
-    """Sines and cosines of the place of each patch at ``dim`` / 4 wavelengths: [patches, dim]."""
-    wavelengths = _LONGEST ** (torch.arange(dim // 4) / (dim // 4))
-    places = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    turns = [place.reshape(-1, 1) / wavelengths for place in places]
-    return torch.cat([wave(turn) for turn in turns for wave in (torch.sin, torch.cos)], dim=1)
 
 
 @contextmanager
@@ -279,14 +222,3 @@ def _gate_logits(module: nn.Module) -> Iterator[list[tuple[Tensor, int]]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread: batches this small gain nothing from two, and sums keep one order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

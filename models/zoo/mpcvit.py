@@ -13,10 +13,11 @@ from torch.nn import functional
 
 from .mpcvit_config import Activation, MpcVitConfig
 
-__all__ = ["MpcAttention", "MpcMlp", "MpcVit", "fused", "relu_softmax", "two_quad"]
+__all__ = ["MpcAttention", "MpcBlock", "MpcMlp", "MpcVit", "fused", "relu_softmax", "two_quad"]
 
 _RELU_SOFTMAX_EPS = 1e-5
 _QUAD_SHIFT = 5.0  # MPCFormer (Li et al. 2023, arXiv 2211.01452)
+_RECIPROCAL = 16
 _PARTS = {"layer": 1, "head": 1, "row": 2}  # the axis of the scores that units lie on
 
 
@@ -36,6 +37,8 @@ class MpcAttention(nn.Module):
         self.others: Tensor
         self.back: Tensor
         self.axis = _PARTS[config.granularity]
+        if self.kind == "the_x":
+            self.reciprocal = Reciprocal(config.tokens)
         if config.relu_softmax is not None:
             self._part(config.relu_softmax[layer], config)
 
@@ -82,6 +85,10 @@ class MpcAttention(nn.Module):
             return two_quad(scores)
         if self.kind == "scale":
             return scores * (1 / self.tokens)
+        if self.kind == "the_x":
+            powers = functional.relu((scores / 2 + 1) ** 3)
+            weights: Tensor = powers * self.reciprocal(powers.sum(-1, keepdim=True))
+            return weights
         parts = [
             relu_softmax(scores.index_select(self.axis, self.chosen)),
             scores.index_select(self.axis, self.others) * (1 / self.tokens),
@@ -103,6 +110,27 @@ class MpcAttention(nn.Module):
         scores = (chosen @ read[0].transpose(-1, -2)) * q.shape[-1] ** -0.5
         found = [relu_softmax(scores) @ read[1], self._scaled_linearly(others, *scaled)]
         return torch.cat(found, self.axis).index_select(self.axis, self.back)
+
+
+class Reciprocal(nn.Module):
+    """THE-X's network of three linear maps for the reciprocal of a row's sum: [..., 1] to the same.
+    Untrained it is near 1 / N, which is right for scores of 0.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(1, _RECIPROCAL)
+        self.fc2 = nn.Linear(_RECIPROCAL, _RECIPROCAL)
+        self.fc3 = nn.Linear(_RECIPROCAL, 1)
+        self.scale = 1 / tokens
+        with torch.no_grad():
+            self.fc3.weight.zero_()
+            self.fc3.bias.fill_(1.0)
+
+    def forward(self, total: Tensor) -> Tensor:
+        hidden = functional.relu(self.fc1(total * self.scale))
+        out: Tensor = self.fc3(functional.relu(self.fc2(hidden))) * self.scale
+        return out
 
 
 class MpcMlp(nn.Module):
@@ -186,7 +214,7 @@ class MpcBlock(nn.Module):
     def __init__(self, config: MpcVitConfig, layer: int) -> None:
         super().__init__()
         self.norm1 = _norm(config)
-        self.attn = MpcAttention(config, layer)
+        self.attn: MpcAttention = MpcAttention(config, layer)
         self.norm2 = _norm(config)
         self.mlp = MpcMlp(config, layer)
 

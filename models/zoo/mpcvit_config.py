@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 __all__ = ["Activation", "Attention", "Granularity", "MpcVitConfig"]
 
-Attention: TypeAlias = Literal["softmax", "relu_softmax", "2quad", "scale", "mixed"]
+Attention: TypeAlias = Literal["softmax", "relu_softmax", "2quad", "scale", "the_x", "mixed"]
 Activation: TypeAlias = Literal["gelu_tanh", "quad", "relu", "linear"]
 Granularity: TypeAlias = Literal["layer", "head", "row"]
+_RECIPROCAL = 2 * 16 + 16 * 17 + 17  # trained numbers of THE-X's network, 1 to 16 to 16 to 1
 
 
 class MpcVitConfig(BaseModel):
@@ -23,16 +24,18 @@ class MpcVitConfig(BaseModel):
 
     attention: of every head, S being the scores QKᵀ / √d of N tokens: ``softmax``;
     ``relu_softmax``, relu(S) / (sum of relu(S) + 1e-5); ``2quad``, (S + 5)² / sum of (S + 5)²;
-    ``scale``, S / N; or ``mixed``: ReLU-softmax for the units that ``relu_softmax`` lists for each
-    layer, ``scale`` for the others. A unit is a head, a row of the scores (the query of one token,
-    in all heads), or with granularity ``layer`` the whole layer, unit 0.
+    ``scale``, S / N; ``the_x``, E T(sum of E) with E = relu((S / 2 + 1)³) and a small network T for
+    the reciprocal (Chen et al. 2022, arXiv 2206.00216); or ``mixed``: ReLU-softmax for the units
+    that ``relu_softmax`` lists for each layer, ``scale`` for the others. A unit is a head, a row of
+    the scores (the query of one token, in all heads), or with granularity ``layer`` the whole
+    layer, unit 0.
     scale_order: ``scores`` makes S for the scaled units too; ``linear`` multiplies Kᵀ and V first.
     activation: of all MLPs, or one for each layer; ``linear`` is none. activated: for each layer
     the tokens that the activation is applied to, None for all.
     relu_behind: a ReLU behind the second matrix, for tokens without activation (MPCViT+).
     fused: in layers without activation the two matrices of the MLP are one.
     norm_affine: whether norms have a weight and a bias. norms: ``layernorm``, or ``affine``, the
-    weight and the bias alone.
+    weight and the bias alone, as in THE-X.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -116,9 +119,14 @@ class MpcVitConfig(BaseModel):
                 )
 
     @property
-    def patches(self) -> int:
-        """Patches of one image."""
-        return (self.image_size[0] // self.patch_size) * (self.image_size[1] // self.patch_size)
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def prefix(self) -> int:
+        """Tokens before the patches: the class token."""
+        return 1
 
     @property
     def tokens(self) -> int:
@@ -127,7 +135,7 @@ class MpcVitConfig(BaseModel):
         >>> MpcVitConfig().tokens
         65
         """
-        return 1 + self.patches
+        return self.prefix + self.grid[0] * self.grid[1]
 
     @property
     def hidden(self) -> int:
@@ -172,4 +180,5 @@ class MpcVitConfig(BaseModel):
         for layer in range(self.depth):
             mlp = dim * dim + dim if self.is_fused(layer) else 2 * dim * hidden + hidden + dim
             total += 2 * norm + 4 * dim * dim + dim + mlp
+            total += _RECIPROCAL if self.attention == "the_x" else 0
         return total

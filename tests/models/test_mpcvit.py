@@ -64,6 +64,10 @@ def reference(module: MpcVit, x: Tensor) -> Tensor:
             "2quad": (s + 5) ** 2 / ((s + 5) ** 2).sum(-1, keepdim=True),
             "scale": s / tokens,
         }
+        if config.attention == "the_x":
+            net, e = block.attn.reciprocal, ((s / 2 + 1) ** 3).clamp(min=0)
+            inner = net.fc2(net.fc1(e.sum(-1, keepdim=True) / tokens).relu()).relu()
+            variants["the_x"] = e * net.fc3(inner) / tokens
         if config.relu_softmax is None:
             weights = variants[config.attention]
         else:
@@ -100,6 +104,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "2quad, quad": {"attention": "2quad", "activation": "quad"},
     "scale": {"attention": "scale", "activation": "relu"},
     "scale, linear order": {"attention": "scale", "scale_order": "linear"},
+    "the_x": {"attention": "the_x", "activation": "relu"},
     "heads": {"attention": "mixed", "relu_softmax": ((0, 2), (), (1, 2, 3))},
     "heads, linear order": {
         "attention": "mixed",
@@ -172,7 +177,9 @@ def test_fused_is_equal_and_has_one_matrix_less(relu_behind: bool) -> None:
     torch.testing.assert_close(again(images()), found(images()))
 
 
-@pytest.mark.parametrize("fields", [{}, {"norm_affine": False}, {"norms": "affine"}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"norm_affine": False}, {"norms": "affine", "attention": "the_x"}]
+)
 def test_counted_parameters_are_those_of_the_module(fields: dict[str, object]) -> None:
     module = built(**fields)
     assert sum(p.numel() for p in module.parameters()) == module.config.parameters
@@ -184,6 +191,15 @@ def test_normalisers_at_values_worked_out_by_hand() -> None:
     scores = torch.tensor([[3.0, -1.0, 1.0]])
     torch.testing.assert_close(relu_softmax(scores), torch.tensor([[3.0, 0.0, 1.0]]) / 4.00001)
     torch.testing.assert_close(two_quad(scores), torch.tensor([[64.0, 16.0, 36.0]]) / 116)
+
+
+def test_affine_norms_are_a_weight_and_a_bias() -> None:
+    module, x = built(norms="affine"), images()
+    norm = module.blocks[0].norm1
+    tokens = torch.randn(2, 17, 24)
+    torch.testing.assert_close(norm(tokens), tokens * norm.weight + norm.bias)
+    with torch.no_grad():
+        torch.testing.assert_close(execute(traced(module), x), module(x), rtol=1e-5, atol=1e-5)
 
 
 def test_sizes_are_the_published_ones() -> None:
