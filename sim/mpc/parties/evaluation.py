@@ -110,7 +110,8 @@ class Evaluation:
             elif self._who[op.name] is not Knowledge.SECRET:
                 held[op.name] = Value(self._who[op.name], self._known(op, held))
             else:
-                held[op.name] = Value(Knowledge.SECRET, self._secure(op, held))
+                operands = [held[name] for name in op.inputs]
+                held[op.name] = Value(Knowledge.SECRET, self.secure(op, operands))
             if op.kind == "Output":
                 outputs += self._party.open(held[op.name].tensor)
             spent = time.perf_counter() - start
@@ -127,13 +128,28 @@ class Evaluation:
                     del held[source]
         return outputs, counted
 
+    def signature(self, op: Operator, operands: Sequence[Value]) -> tuple[object, ...]:
+        """What the masks of an operator depend on."""
+        same = len(op.inputs) > 1 and len(set(op.inputs)) == 1
+        heads = heads_apart(op, self._graph) if self._options.heads == "apart" else 1
+        return (
+            op.kind,
+            tuple(sorted(op.attributes.items())),
+            tuple((value.who, tuple(value.tensor.shape)) for value in operands),
+            tuple(sorted((r, tuple(self._weights[key].shape)) for r, key in op.tensors.items())),
+            self._scene(op).divisor_positive,
+            op.name in self._kept,
+            same,
+            heads,
+        )
+
     def _so_far(self) -> tuple[int, int, int]:
         link = self._link
         sent, received = (link.sent, link.received) if link is not None else (0, 0)
         return self._party.rounds, sent, received
 
-    def _secure(self, op: Operator, held: Mapping[str, Value]) -> Tensor:
-        operands = [held[name] for name in op.inputs]
+    def secure(self, op: Operator, operands: Sequence[Value]) -> Tensor:
+        """The share of one operator's output, from operands of which one at least is secret."""
         heads = heads_apart(op, self._graph) if self._options.heads == "apart" else 1
         if heads == 1:
             return SECURE[op.kind](self._scene(op), operands)

@@ -2,8 +2,7 @@
 them: locally, or in rounds of messages.
 
 A share is an int64 tensor; shares of a value add up to its fixed-point number. Products are
-Beaver's, with masks that a dealer prepared. A ``Rehearsal`` goes through the same motions on shapes
-only, and notes which masks will be needed.
+Beaver's, with masks that a dealer prepared.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from .correlated import Masks, Request, Window, product
 from .link import Link
 from .stream import RandomStream
 
-__all__ = ["Party", "Rehearsal"]
+__all__ = ["Party"]
 
 _HALF = 16
 """Bits of a public factor: enough for a relative error of 2^-17."""
@@ -234,48 +233,3 @@ class Party:
     def _own_bits(self, shape: Sequence[int]) -> Tensor:
         assert self._own is not None
         return self._own.bits(shape)
-
-
-class Rehearsal(Party):
-    """A party without values: everything is on the meta device, nothing is sent. ``requests`` is
-    the correlated randomness that the computation asks for, in order; ``kept`` the masks of weights
-    that are opened once, with their shapes.
-    """
-
-    def __init__(self, fraction_bits: int) -> None:
-        super().__init__(
-            0,
-            None,
-            common=None,
-            own=None,
-            masks=None,
-            fraction_bits=fraction_bits,
-        )
-        self.requests: list[Request] = []
-        self.kept: list[tuple[str, tuple[int, ...]]] = []
-
-    def public(self, value: float | Tensor) -> Tensor:
-        return torch.empty(torch.as_tensor(value).shape, dtype=torch.int64, device="meta")
-
-    def shared(self, values: Tensor | None, owner: int, shape: Sequence[int]) -> Tensor:
-        return torch.empty(tuple(shape), dtype=torch.int64, device="meta")
-
-    def keep_weights(self, weights: Sequence[tuple[str, Tensor]]) -> None:
-        self.rounds += bool(weights)
-        self._opened.update(weights)
-        self.kept += [(name, tuple(share.shape)) for name, share in weights]
-
-    def _exchange(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        self.rounds += 1
-        return list(parts)
-
-    def _prepared(self, request: Request) -> tuple[Tensor, ...]:
-        self.requests.append(request)
-        shapes = [*request.shapes, request.output]
-        return tuple(torch.empty(shape, dtype=torch.int64, device="meta") for shape in shapes)
-
-    def _words(self, shape: Sequence[int]) -> Tensor:
-        return torch.empty(tuple(shape), dtype=torch.int64, device="meta")
-
-    def _own_bits(self, shape: Sequence[int]) -> Tensor:
-        return torch.empty(tuple(shape), dtype=torch.int64, device="meta")

@@ -21,7 +21,8 @@ from .correlated import Masks, Order
 from .dealer import ask, corrections, deal
 from .evaluation import Counted, Evaluation
 from .link import HEADER_BYTES, Kind, Link, LinkError, accept
-from .party import Party, Rehearsal
+from .party import Party
+from .rehearsal import rehearsed
 from .stream import SEED_BYTES, RandomStream, fresh_seed
 
 __all__ = ["NAMES", "PartyResult", "Task", "run_dealer", "run_party", "structure", "without_values"]
@@ -161,8 +162,9 @@ def _party(
     for link in (peer, dealer):
         link.patience(task.timeout_s)
     own = RandomStream(fresh_seed(task.test_seed, f"own of party {rank}"))
-    order = _rehearsed(graph, task, shifts)
-    if rank == 0:
+    order = Order(requests=())
+    if rank == 0:  # the other party draws its masks from the seed as it comes to them
+        order = rehearsed(graph, task.options, task.fraction_bits, shifts, task.runs)
         ask(dealer, order)
     party = Party(rank, peer, common=common, own=own, masks=masks, fraction_bits=task.fraction_bits)
     evaluation = Evaluation(graph, party, task.options, shifts=shifts, link=peer)
@@ -293,11 +295,3 @@ def _seed(link: Link) -> bytes:
     if len(seed) != SEED_BYTES:
         raise LinkError(f"{link.peer} sent a seed of {len(seed)} bytes, expected {SEED_BYTES}")
     return seed
-
-
-def _rehearsed(graph: Graph, task: Task, shifts: Mapping[str, int]) -> Order:
-    rehearsal = Rehearsal(task.fraction_bits)
-    evaluation = Evaluation(without_values(graph), rehearsal, task.options, shifts=shifts)
-    evaluation.prepare()
-    evaluation.run([None] * len(graph.inputs))
-    return Order(requests=tuple(rehearsal.requests), kept=tuple(rehearsal.kept), runs=task.runs)

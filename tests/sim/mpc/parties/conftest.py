@@ -21,8 +21,9 @@ from vitruvius.sim.mpc.options import MpcOptions
 from vitruvius.sim.mpc.parties import ring, roles
 from vitruvius.sim.mpc.parties.correlated import Masks, correction
 from vitruvius.sim.mpc.parties.link import HEADER_BYTES, Link, accept, listen, reach
-from vitruvius.sim.mpc.parties.party import Party, Rehearsal
+from vitruvius.sim.mpc.parties.party import Party
 from vitruvius.sim.mpc.parties.ranges import measured_ranges, shifts
+from vitruvius.sim.mpc.parties.rehearsal import Rehearsal
 from vitruvius.sim.mpc.parties.roles import NAMES, PartyResult, Task, run_dealer, run_party
 from vitruvius.sim.mpc.parties.stream import RandomStream, fresh_seed
 
