@@ -34,6 +34,7 @@ _COLOURS = {
 _OTHERS = ("#7f8c9b", "#a3ad8f", "#b89b7c", "#8f83a8", "#6f9f86", "#a88f83")
 _REST = "the rest"
 _LEGEND = 8
+_SEEN = 0.005  # of a bar
 
 
 def check_chart(path: Path) -> None:
@@ -146,9 +147,10 @@ def _ranked(estimates: Sequence[MpcEstimate]) -> list[str]:
             )
             share[item.kind] = max(share.get(item.kind, 0.0), *parts)
     ranked = sorted(share, key=lambda kind: (-share[kind], kind))
-    if len(ranked) <= _LEGEND:
+    shown = [kind for kind in ranked if share[kind] >= _SEEN][: _LEGEND - 1]
+    if len(shown) >= len(ranked) - 1:
         return ranked
-    return [*ranked[: _LEGEND - 1], _REST]
+    return [*shown, _REST]
 
 
 def _colours(kinds: Sequence[str]) -> dict[str, str]:

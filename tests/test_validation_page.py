@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from vitruvius.benchmarks import validation_autoneural
+import pytest
+
+from vitruvius.benchmarks import validation_autoneural, validation_mpc
+from vitruvius.benchmarks.marked_page import replaced as marked
 from vitruvius.benchmarks.validation_systolic import HEADING, PAGE, replaced, section
 
 
@@ -26,3 +29,18 @@ def test_autoneurals_section_is_up_to_date() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert validation_autoneural.HEADING in page
     assert replaced(page, validation_autoneural.section()) == page
+
+
+def test_counts_of_secure_inference_are_up_to_date() -> None:
+    """Fails when a closed form or a count changed and the page did not."""
+    assert "\n".join(validation_mpc.counts()) in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_secure_inferences_section_and_table_are_up_to_date() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert validation_mpc.HEADING in page
+    assert replaced(page, validation_mpc.section()) == page
+    own = validation_mpc.MPC_PAGE.read_text(encoding="utf-8")
+    lines = validation_mpc.options_lines()
+    assert marked(own, validation_mpc.BEGIN, validation_mpc.END, lines) == own
