@@ -6,11 +6,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from rich.console import Group
 
 from .table import plain, titled
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from ..sim.mpc.search.front import Front, Point, Summary
 
 __all__ = ["finding", "front_markdown", "front_plot", "front_record", "front_table"]
@@ -19,36 +24,48 @@ _COLUMNS = ("model", "accuracy", "least to most", "rounds", "MB sent", "latency"
 _NUMBERS = _COLUMNS[1:6]
 _COLOURS = {"mpcvit": "#0f6e8c", "mpcvit+": "#c2571a"}
 _GREY = "#5a6678"
+# where a text may stand beside its point, in points; the last where it lies on another
+_SIDES = (
+    (7, 7, "left"),
+    (7, -8, "left"),
+    (-7, 7, "right"),
+    (-7, -8, "right"),
+    (0, 13, "center"),
+    (0, -14, "center"),
+    (9, 18, "left"),
+    (9, -19, "left"),
+    (-9, 18, "right"),
+    (-9, -19, "right"),
+    (7, 7, "left"),
+)
 _MARKS = {"softmax": "s", "relu-softmax": "D", "scale": "v", "mpcformer": "P", "the-x": "X"}
 
 
 def finding(front: Front) -> str:
-    """Whether the published direction, better than MPCFormer at less than softmax's latency, is
-    found here.
+    """In how many searched models the published direction, better than MPCFormer at less than
+    softmax's latency, is found here, and by how much at best.
     """
     rows = {row.name: row for row in front.summaries()}
     softmax, rival = rows["softmax"], rows["mpcformer"]
-    ours = [row for row in rows.values() if row.mu is not None]
-    faster = [row for row in ours if row.latency_s < softmax.latency_s]
+    faster = [row for row in rows.values() if row.mu is not None]
+    faster = [row for row in faster if row.latency_s < softmax.latency_s]
     if not faster:
         return "No searched model is faster than softmax: the published direction is not found."
+    better = [row for row in faster if row.accuracy > rival.accuracy]
     best = max(faster, key=lambda row: (row.accuracy, -row.latency_s))
     points = 100 * (best.accuracy - rival.accuracy)
-    text = (
-        f"The most accurate searched model below softmax's latency, {best.title}, is "
-        f"{abs(points):.2f} points {'above' if points >= 0 else 'below'} MPCFormer-like "
-        f"({best.accuracy:.2%} against {rival.accuracy:.2%}) at "
-        f"{best.latency_s / softmax.latency_s:.2f} times the latency of softmax and "
-        f"{best.latency_s / rival.latency_s:.2f} times that of MPCFormer-like: "
-    )
-    direction = "is found" if points > 0 else "is not found"
-    apart = min(best.least, best.largest) > rival.largest or best.largest < rival.least
+    verdict = f"{len(better) or 'none'} of the {len(faster)} searched models faster than softmax"
+    side = "above" if points > 0 else "below" if points < 0 else "from"
+    apart = best.least > rival.largest or best.largest < rival.least
+    spread = f"{'more' if apart else 'no more'} than the spread of {len(front.options.seeds)} seeds"
     if len(front.options.seeds) < 2:
-        return f"{text}the published direction {direction}, with one seed and so no spread."
-    within = "more than" if apart else "no more than"
+        spread = "with one seed and so no spread"
     return (
-        f"{text}the published direction {direction}, by {within} the spread of "
-        f"{len(front.options.seeds)} seeds."
+        f"The published direction, more accurate than MPCFormer-like ({rival.accuracy:.2%}), is "
+        f"found in {verdict}; the most accurate of them on these images, {best.title} "
+        f"({best.accuracy:.2%}), is {abs(points):.2f} points {side} it, {spread}, at "
+        f"{best.latency_s / softmax.latency_s:.2f} times the latency of softmax and "
+        f"{best.latency_s / rival.latency_s:.2f} times that of MPCFormer-like."
     )
 
 
@@ -73,7 +90,7 @@ def _units(front: Front, name: str) -> str:
             continue
         text = _counts(point)
         if point.active is not None:
-            text += f", GELU in {' '.join(map(str, point.active)) or 'none'}"
+            text += f", GELU {' '.join(map(str, point.active)) or 'none'}"
         texts.append(text)
     return "; ".join(dict.fromkeys(texts))
 
@@ -104,7 +121,7 @@ def _notes(front: Front) -> list[str]:
         "computation.",
         f"A layer's first ReLU-softmax costs {_seconds(costs.step_s)}, each head "
         f"{_seconds(costs.unit_s)} more, a layer's GELU {_seconds(costs.activation_s)}. Units: "
-        "heads of each layer with ReLU-softmax, by seed; layers with GELU where not all have it.",
+        "heads of each layer with ReLU-softmax, by seed; of MPCViT+ the layers, from 0, with GELU.",
     ]
 
 
@@ -145,34 +162,29 @@ def front_record(front: Front) -> dict[str, object]:
 
 
 def front_plot(front: Front, path: Path) -> None:
-    """Accuracy against latency: searched models as lines, baselines as marks with their names; bars
-    from the least to the largest of the seeds.
+    """Accuracy against latency: a point for each model, the mean of its seeds, with a bar from the
+    least to the largest; searched models by rising mu on a line.
 
     Raises OSError when the file cannot be written.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     rows = front.summaries()
     with mpl.rc_context({"svg.hashsalt": "vitruvius", "font.size": 9, "svg.fonttype": "path"}):
         figure = Figure(figsize=(8.4, 4.9), layout="constrained")
         axes = figure.subplots()
+        tags: list[tuple[Summary, str, str]] = []
         for family, label in (("mpcvit", "MPCViT"), ("mpcvit+", "MPCViT+")):
-            line = sorted(
-                (row for row in rows if row.name.rsplit("-", 1)[0] == family),
-                key=lambda row: row.latency_s,
-            )
+            line = [row for row in rows if row.name.rsplit("-", 1)[0] == family]
             if line:
-                _bars(axes, line, _COLOURS[family], "o", "-", label)
-                for row in line:
-                    alike = [r for r in line if r.latency_s == row.latency_s]
-                    if row is alike[0]:
-                        text = ", ".join(f"{r.mu:g}" for r in alike)
-                        _tag(axes, row, text, _COLOURS[family])
+                _bars(axes, line, _COLOURS[family], "o", label)
+            for row in line:
+                alike = [r for r in line if _place(r) == _place(row)]
+                if row is alike[0]:
+                    text = "μ = " + ", ".join(f"{r.mu:g}" for r in alike)
+                    tags.append((row, text, _COLOURS[family]))
         for row in rows:
             if row.mu is None:
-                _bars(axes, [row], _GREY, _MARKS[row.name], "none", None)
-                _tag(axes, row, row.title, _GREY)
+                _bars(axes, [row], _GREY, _MARKS[row.name], None)
+                tags.append((row, row.title, _GREY))
         axes.set(
             xlabel=f"latency of one image, {front.protocol} over {front.network} (s)",
             ylabel=f"accuracy on {front.test_images} test images (%)",
@@ -182,7 +194,9 @@ def front_plot(front: Front, path: Path) -> None:
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.12, y=0.12)
-        axes.legend(frameon=False, loc="lower right", title="numbers: μ")
+        if any(row.mu is not None for row in rows):
+            axes.legend(frameon=False, loc="lower right")
+        _tag(figure, axes, tags)
         temporary = path.with_name(f".{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
@@ -190,12 +204,11 @@ def front_plot(front: Front, path: Path) -> None:
         temporary.replace(path)
 
 
-def _bars(
-    axes: object, rows: list[Summary], colour: str, mark: str, line: str, label: str | None
-) -> None:
-    from matplotlib.axes import Axes
+def _place(row: Summary) -> tuple[float, float]:
+    return row.latency_s, 100 * row.accuracy
 
-    assert isinstance(axes, Axes)
+
+def _bars(axes: Axes, rows: list[Summary], colour: str, mark: str, label: str | None) -> None:
     low = [100 * (row.accuracy - row.least) for row in rows]
     high = [100 * (row.largest - row.accuracy) for row in rows]
     axes.errorbar(
@@ -205,26 +218,36 @@ def _bars(
         color=colour,
         ecolor=(colour, 0.35),
         elinewidth=1.4,
-        capsize=0,
         marker=mark,
         markersize=6.5,
         markeredgecolor="white",
         markeredgewidth=0.8,
-        linestyle=line,
-        linewidth=1.6,
+        linestyle=(0, (1, 2)) if label else "none",
+        linewidth=1.1,
         label=label,
     )
 
 
-def _tag(axes: object, row: Summary, text: str, colour: str) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(axes, Axes)
-    axes.annotate(
-        text,
-        (row.latency_s, 100 * row.accuracy),
-        xytext=(6, 6),
-        textcoords="offset points",
-        color=colour,
-        fontsize=8,
-    )
+def _tag(figure: Figure, axes: Axes, tags: list[tuple[Summary, str, str]]) -> None:
+    """Writes each text beside its point, where it lies on no other text and no point."""
+    figure.draw_without_rendering()
+    points = [axes.transData.transform(_place(row)) for row, _, _ in tags]
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in points]
+    for own, (row, text, colour) in enumerate(tags):
+        for place, (dx, dy, side) in enumerate(_SIDES):
+            note = axes.annotate(
+                text,
+                _place(row),
+                xytext=(dx, dy),
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                color=colour,
+                fontsize=8,
+            )
+            box = note.get_window_extent()
+            others = (other for n, other in enumerate(taken) if n != own)
+            if place == len(_SIDES) - 1 or not any(box.overlaps(other) for other in others):
+                taken.append(box)
+                break
+            note.remove()

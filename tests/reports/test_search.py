@@ -60,15 +60,10 @@ def front(ours: tuple[float, ...], rival: tuple[float, ...], *, latency: float =
 @pytest.mark.parametrize(
     ("ours", "rival", "latency", "said"),
     [
-        (
-            (0.98, 0.99),
-            (0.96, 0.97),
-            12,
-            ["2.00 points above", "is found, by more than the spread"],
-        ),
-        ((0.98, 0.96), (0.96, 0.97), 12, ["0.50 points above", "is found, by no more than the"]),
-        ((0.95, 0.94), (0.96, 0.97), 12, ["2.00 points below", "is not found, by more than"]),
-        ((0.95,), (0.96,), 12, ["1.00 points below", "is not found, with one seed"]),
+        ((0.98, 0.99), (0.96, 0.97), 12, ["found in 1 of", "2.00 points above it, more than the"]),
+        ((0.98, 0.96), (0.96, 0.97), 12, ["found in 1 of", "0.50 points above it, no more than"]),
+        ((0.95, 0.94), (0.96, 0.97), 12, ["found in none of", "2.00 points below it, more than"]),
+        ((0.95,), (0.96,), 12, ["found in none of", "1.00 points below it, with one seed"]),
         ((0.99,), (0.96,), 25, ["No searched model is faster than softmax", "not found"]),
     ],
 )
