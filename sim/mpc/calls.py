@@ -146,7 +146,10 @@ def _inverse(op: Operator, sight: Sight) -> list[Call]:
 
 
 def _weighted(op: Operator, sight: Sight) -> list[Call]:
-    function = "linear" if op.kind == "Linear" else "convolution"
+    function = {"Linear": "linear", "ConvTranspose2d": "transposed_convolution"}.get(op.kind)
+    if function is None:
+        grouped = whole(op.attributes, "groups") > 1
+        function = "grouped_convolution" if grouped else "convolution"
     return [Call(function, (sight.shape(op.inputs[0]), sight.weight(op), op.output.shape))]
 
 

@@ -279,6 +279,8 @@ _FUNCTIONS: dict[str, _Form] = {
     "matmul": _matmul,
     "linear": _weighted,
     "convolution": _weighted,
+    "grouped_convolution": _weighted,
+    "transposed_convolution": _weighted,
     "and": _one(_AND),
     "a2b": _one(_A2B),
     "b2a": _one(_B2A),

@@ -53,6 +53,12 @@ FUNCTIONS: dict[str, Function] = {
         "and no padding",
         (2, 3),
     ),
+    "grouped_convolution": Function(
+        "the same in groups of channels: shapes of input, weight and output", (3, 3)
+    ),
+    "transposed_convolution": Function(
+        "a transposed convolution: shapes of input, weight and output", (3, 3)
+    ),
     "and": Function("AND of words of shared bits"),
     "a2b": Function("from arithmetic shares to shares of bits"),
     "b2a": Function("from a shared bit to arithmetic shares"),

@@ -166,3 +166,14 @@ def test_functions_that_one_protocol_lacks_are_told() -> None:
         "LogSoftmax: protocol aby3 has no figures for log; replace it, or take protocol crypten"
     ]
     assert not refusals(graph, load_protocol("crypten"))
+
+
+def test_only_crypten_has_convolutions_in_groups() -> None:
+    """SPU fails on them, so that there is nothing to count."""
+    module = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.ConvTranspose2d(4, 2, 2)).eval()
+    graph = trace(module, (torch.zeros(1, 4, 8, 8),), name="grouped")
+    found = refusals(graph, load_protocol("semi2k"))
+    assert [reason.partition(":")[0] for reason in found.values()] == ["Conv2d", "ConvTranspose2d"]
+    traffic = mpc_traffic(graph, load_protocol("crypten"))
+    sizes = [item.online.sent_and_received for item in traffic.values() if item.online.rounds]
+    assert sizes == [16 * (256 + 36), 16 * (4 * 36 + 4 * 2 * 4), 16 * 2 * 49]

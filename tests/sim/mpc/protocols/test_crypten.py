@@ -106,7 +106,7 @@ def test_the_dealer_sends_a_word_for_each_element_of_a_product() -> None:
 
 
 def test_every_function_has_a_cost() -> None:
-    shapes = {1: ((4, 6),), 2: ((4, 6), (4, 6))}
+    shapes = {1: ((4, 6),), 2: ((4, 6), (4, 6)), 3: ((1, 4, 8, 8), (4, 1, 3, 3), (1, 4, 8, 8))}
     for name, function in FUNCTIONS.items():
         given: tuple[tuple[int, ...], ...] = shapes[function.shapes[0]]
         if name == "matmul":
