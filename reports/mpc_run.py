@@ -104,7 +104,7 @@ def _summary(report: RunReport, threat: str) -> Group:
     if report.setup_rounds:
         text = "sent once, to open the masked weights"
         table.add_row("setup", f"{count(report.setup_sent)} B", text)
-    framing = f"{count(report.header_bytes)} B headers, {count(report.greeting_bytes)} B greetings"
+    framing = f"{count(report.header_bytes)} B headers, {count(report.beside_bytes)} B greetings"
     table.add_row("framing", framing, "sent, beside the payload above")
     name, bits = report.widest
     table.add_row("widest product", f"{bits} bits", f"of 64, in {escape(name)}")

@@ -72,8 +72,9 @@ class RunReport:
     """A run over some images.
 
     equal: every operator of every image and both parties is as predicted, and the sockets moved
-    nothing else but ``header_bytes`` (16 for each message) and ``greeting_bytes``. agree: images
-    with PyTorch's label (of the traced graph in float); correct: with the true one, if known.
+    nothing else but ``header_bytes`` (16 for each round) and ``beside_bytes`` (greetings). agree:
+    images with PyTorch's label (of the traced graph in float); correct: with the true one, if
+    known.
     largest_error: of an output against PyTorch's; widest: the operator with the widest product
     before truncation, and its bits of the ring's 64.
     """
@@ -91,7 +92,7 @@ class RunReport:
     setup_rounds: int
     setup_sent: int
     header_bytes: int
-    greeting_bytes: int
+    beside_bytes: int
     agree: int
     correct: int | None
     outputs: tuple[tuple[float, ...], ...]
@@ -210,9 +211,8 @@ def report_run(
     headers = HEADER_BYTES * (
         first.setup_rounds + sum(op.rounds for r in first.counted for op in r)
     )
-    greeting = first.socket_sent - payload - headers
     equal &= (first.setup_rounds, first.setup_bytes[0]) == (setup.rounds, setup.bytes_sent)
-    equal &= greeting == first.greeting_bytes
+    equal &= first.socket_sent == payload + headers + first.beside_bytes
     equal &= all(
         size == sum(op.offline_bytes for op in run)
         for size, run in zip(first.offline_bytes, first.counted, strict=True)
@@ -242,7 +242,7 @@ def report_run(
         setup_rounds=first.setup_rounds,
         setup_sent=first.setup_bytes[0],
         header_bytes=headers,
-        greeting_bytes=greeting,
+        beside_bytes=first.beside_bytes,
         agree=sum(a == int(b.argmax()) for a, b in zip(answers, expected, strict=True)),
         correct=None
         if labels is None

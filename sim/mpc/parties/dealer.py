@@ -51,14 +51,17 @@ def ask(link: Link, order: Order) -> None:
     link.send(Kind.ORDER, json.dumps(order.model_dump(), separators=(",", ":")).encode())
 
 
-def corrections(link: Link, order: Order) -> Iterator[Tensor]:
-    """What the dealer sends for one run, received at once: flat words for each request."""
+def corrections(link: Link, order: Order, alive: Callable[[], None]) -> Iterator[Tensor]:
+    """What the dealer sends for one run, received at once: flat words for each request. ``alive``
+    is called after each message of it.
+    """
     link.send(Kind.NEXT, b"")
     found: list[Tensor] = []
     for batch in _batches(order):
         sizes = [order.requests[place].elements for place in batch]
         words = link.receive_words(Kind.CORRECTIONS, sum(sizes))
         found += torch.split(words, sizes)
+        alive()
     return iter(found)
 
 

@@ -29,6 +29,7 @@ __all__ = ["NAMES", "PartyResult", "Task", "run_dealer", "run_party", "structure
 
 NAMES = ("party 0 (model)", "party 1 (image)", "the dealer")
 _WIRE = 1
+_READY = b"ready"
 _MOST_HELLO = 1 << 20
 
 
@@ -57,8 +58,8 @@ class PartyResult:
 
     setup_bytes: payload to and from the peer before the first image, headers and greetings apart.
     offline_bytes: corrections for one image; offline_s, online_s: seconds for each image.
-    socket_sent, socket_received: all bytes of the connection to the peer; greeting_bytes: sent
-    before the setup.
+    socket_sent, socket_received: all bytes of the connection to the peer; beside_bytes: sent
+    outside of rounds, to greet and to say that an image can begin.
     """
 
     outputs: list[list[Tensor]]
@@ -70,7 +71,7 @@ class PartyResult:
     online_s: list[float]
     socket_sent: int
     socket_received: int
-    greeting_bytes: int
+    beside_bytes: int
 
 
 class _Hello(BaseModel):
@@ -166,6 +167,11 @@ def _party(
     if rank == 0:  # the other party draws its masks from the seed as it comes to them
         order = rehearsed(graph, task.options, task.fraction_bits, shifts, task.runs)
         ask(dealer, order)
+        peer.send(Kind.NEXT, _READY)
+    else:
+        _until_ready(peer)
+    for link in (peer, dealer):
+        link.patience(task.timeout_s)
     party = Party(rank, peer, common=common, own=own, masks=masks, fraction_bits=task.fraction_bits)
     evaluation = Evaluation(graph, party, task.options, shifts=shifts, link=peer)
     before = peer.sent, peer.received
@@ -175,14 +181,19 @@ def _party(
         peer.sent - before[0] - HEADER_BYTES * setup,
         peer.received - before[1] - HEADER_BYTES * setup,
     )
+    beside = before[0]
     outputs, counted = [], []
     offline_bytes, offline_s, online_s = [], [], []
     for run in range(task.runs):
         start = time.perf_counter()
-        so_far = dealer.received, dealer.messages_received
+        so_far, greeted = (dealer.received, dealer.messages_received), peer.sent
         if rank == 0:
             dealer.where = f"masks of image {run + 1}"
-            party.corrections = corrections(dealer, order)
+            party.corrections = corrections(dealer, order, lambda: peer.send(Kind.NEXT, b""))
+            peer.send(Kind.NEXT, _READY)
+        else:
+            _until_ready(peer)
+        beside += peer.sent - greeted
         headers = HEADER_BYTES * (dealer.messages_received - so_far[1])
         offline_bytes.append(dealer.received - so_far[0] - headers)
         prepared = time.perf_counter()
@@ -204,7 +215,7 @@ def _party(
         online_s,
         peer.sent,
         peer.received,
-        before[0],
+        beside,
     )
 
 
@@ -281,6 +292,12 @@ def _read_hello(link: Link) -> _Hello:
 def _same(theirs: _Hello, what: str, mine: object, other: object) -> None:
     if mine != other:
         raise LinkError(f"{NAMES[theirs.role]} has {what} {other}, expected {mine}")
+
+
+def _until_ready(peer: Link) -> None:
+    """Waits while party 0 says that it is still preparing."""
+    while peer.receive(Kind.NEXT, len(_READY)) != _READY:
+        pass
 
 
 def _common_seed(rank: int, task: Task, peer: Link) -> bytes:

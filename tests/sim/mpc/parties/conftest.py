@@ -29,6 +29,7 @@ from vitruvius.sim.mpc.parties.stream import RandomStream, fresh_seed
 
 FRACTION = 16
 SECONDS = 10
+START = 20.0
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def task(graph: Graph, images: Tensor, **changes: object) -> Task:
     options = changes.pop("options", MpcOptions())
     assert isinstance(options, MpcOptions)
     found = shifts(measured_ranges(graph, images), graph, options)
-    plain = Task(options, 16, len(images), shifts=found, test_seed=5, timeout_s=3.0)
+    plain = Task(options, 16, len(images), shifts=found, test_seed=5, timeout_s=START)
     return dataclasses.replace(plain, **changes)
 
 
@@ -131,11 +132,11 @@ def play(
 
     def party(rank: int) -> Outcome:
         try:
-            dealer = reach(dealer_at, NAMES[2], timeout_s=3)
+            dealer = reach(dealer_at, NAMES[2], timeout_s=START)
             if rank == 0:
-                peer = accept(servers[1], NAMES[1], timeout_s=3)
+                peer = accept(servers[1], NAMES[1], timeout_s=START)
             else:
-                peer = reach(between(party_at), NAMES[0], timeout_s=3)
+                peer = reach(between(party_at), NAMES[0], timeout_s=START)
             given = [[image[None]] for image in images] if rank else None
             known = roles.without_values(graphs[1]) if rank else graphs[0]
             return run_party(rank, known, tasks[rank], peer, dealer, images=given)

@@ -118,7 +118,7 @@ def test_every_kind(
     images = 6 * torch.rand(1, 4, 3, 6, generator=torch.Generator().manual_seed(2)) - 3
     asked = task(graph, images, options=options)
     first, second, _ = play((asked, asked), (graph, graph), images)
-    assert isinstance(first, PartyResult), first
+    assert isinstance(first, PartyResult), (first, second)
     assert isinstance(second, PartyResult), second
     predicted = mpc_traffic(graph, load_protocol("crypten"), options)
     wrong = {}
