@@ -26,6 +26,14 @@ class _Penalty(StrEnum):
     COST = "cost"
 
 
+class _Granularity(StrEnum):
+    """What a unit of the search is."""
+
+    LAYER = "layer"
+    HEAD = "head"
+    ROW = "row"
+
+
 @app.callback()
 def _search() -> None:
     pass
@@ -59,6 +67,12 @@ def mpcvit(
             "cost: seconds from the cost model, and the heads that fit in the share mu of them.",
         ),
     ] = _Penalty.COST,
+    granularity: Annotated[
+        _Granularity,
+        typer.Option(
+            "--granularity", help="What is chosen: whole layers, heads, or rows of the scores."
+        ),
+    ] = _Granularity.HEAD,
     strength: Annotated[
         float,
         typer.Option("--lambda", metavar="FACTOR", help="Factor of the penalty in the loss."),
@@ -111,6 +125,7 @@ def mpcvit(
         options = SearchOptions(
             mu=_shares(mu),
             penalty=penalty.value,
+            granularity=granularity.value,
             strength=strength,
             plus=plus,
             seeds=tuple(range(seed, seed + seeds)),
@@ -131,6 +146,8 @@ def mpcvit(
 
     front = run_search(lesson, place, options, out, report=report)
     name = f"pareto-{front.protocol}-{front.network}-{options.penalty}"
+    if granularity is not _Granularity.HEAD:
+        name += f"-{granularity.value}"
     for suffix in ("svg", "png"):
         front_plot(front, out / f"{name}.{suffix}")
     write_text(out / f"{name}.md", front_markdown(front))

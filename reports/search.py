@@ -114,14 +114,15 @@ def _head(front: Front) -> str:
 
 
 def _notes(front: Front) -> list[str]:
-    costs = front.costs
+    costs, unit = front.costs, front.options.granularity
     return [
         f"Accuracy: measured on {front.test_images} held-out images, mean of the seeds. Rounds, "
         "bytes and latency: formula, of the cost model, one image, online, without local "
         "computation.",
-        f"A layer's first ReLU-softmax costs {_seconds(costs.step_s)}, each head "
+        f"A layer's first ReLU-softmax costs {_seconds(costs.step_s)}, each {unit} "
         f"{_seconds(costs.unit_s)} more, a layer's GELU {_seconds(costs.activation_s)}. Units: "
-        "heads of each layer with ReLU-softmax, by seed; of MPCViT+ the layers, from 0, with GELU.",
+        f"{unit}s of each layer with ReLU-softmax, by seed; of MPCViT+ the layers, from 0, with "
+        "GELU.",
     ]
 
 

@@ -171,7 +171,7 @@ class MpcVitConfig(BaseModel):
         """Trained numbers of the model.
 
         >>> MpcVitConfig().parameters
-        3719434
+        3716874
         """
         dim, hidden = self.dim, self.hidden
         norm = 2 * dim if self.norm_affine else 0

@@ -65,7 +65,7 @@ def mixed_config(
     """
     fields: dict[str, object] = {"attention": "mixed", "relu_softmax": kept}
     if sum(map(len, kept)) in (0, base.depth * base.units):
-        fields = {"attention": "relu_softmax" if any(kept) else "scale"}
+        fields = {"attention": "relu_softmax" if any(kept) else "scale", "granularity": "head"}
     if active is not None and len(active) < base.depth:
         names = ("gelu_tanh" if layer in active else "linear" for layer in range(base.depth))
         fields["activation"] = tuple(names)

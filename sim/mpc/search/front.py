@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from ....models.distillation import distillation_loss
 from ....models.zoo.mpcvit import MpcVit
-from ....models.zoo.mpcvit_config import MpcVitConfig
+from ....models.zoo.mpcvit_config import Granularity, MpcVitConfig
 from .binarise import kept_units, top_units, within_budget
 from .contestants import BASELINES, mixed_config
 from .fitting import Loss, digest, fitted
@@ -46,16 +46,17 @@ class SearchOptions(BaseModel):
 
     mu: shares of the units that keep ReLU-softmax, each from 0 to 1. penalty: ``l1`` keeps the
     largest alphas of all layers; ``cost`` pays what the cost model says and fills the share mu of
-    the cost of all units. strength: the factor lambda of the penalty. plus: MPCViT+ too, which
-    also keeps the GELU of the share mu of the layers alone. seeds: one whole run for each, teacher
-    and search too. epochs, search_epochs: None for the data set's own.
+    the cost of all units. granularity: what a unit is. strength: the factor lambda of the penalty.
+    plus: MPCViT+ too, which also keeps the GELU of the share mu of the layers alone. seeds: one
+    whole run for each, teacher and search too. epochs, search_epochs: None for the data set's own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mu: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7)
     penalty: Literal["l1", "cost"] = "cost"
-    strength: float = Field(default=1e-2, ge=0, allow_inf_nan=False)
+    granularity: Granularity = "head"
+    strength: float = Field(default=5e-3, ge=0, allow_inf_nan=False)
     plus: bool = True
     seeds: tuple[int, ...] = (0,)
     epochs: int | None = Field(default=None, ge=1)
@@ -171,16 +172,17 @@ def run_search(
     """
     epochs = options.epochs or lesson.epochs
     search_epochs = options.search_epochs or lesson.search_epochs
-    costs = unit_costs(lesson.config, place.latency_s)
+    space = lesson.config.model_copy(update={"granularity": options.granularity})
+    costs = unit_costs(space, place.latency_s)
     points: list[Point] = []
     found: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     for seed in options.seeds:
         course = _Course(lesson, out / f"seed{seed}", seed, epochs, report)
         teacher, score = course.teacher()
-        alpha, beta = course.search(options, costs, search_epochs)
+        alpha, beta = course.search(space, options, costs, search_epochs)
         found.append((alpha, beta))
         scores: dict[MpcVitConfig, float] = {lesson.config: score}
-        for rival in _rivals(lesson.config, options, costs, alpha, beta):
+        for rival in _rivals(lesson.config, space, options, costs, alpha, beta):
             if rival.config not in scores:
                 scores[rival.config] = course.student(
                     rival.name.split("-0")[0], rival.config, teacher
@@ -231,6 +233,7 @@ class _Rival:
 
 def _rivals(
     base: MpcVitConfig,
+    space: MpcVitConfig,
     options: SearchOptions,
     costs: UnitCosts,
     alpha: NDArray[np.float64],
@@ -240,11 +243,11 @@ def _rivals(
     rivals = [_Rival(item.name, item.title, item.config(base)) for item in BASELINES]
     kept = {mu: _binarised(alpha, mu, options, costs) for mu in options.mu}
     for mu in options.mu:
-        config = mixed_config(base, kept[mu])
+        config = mixed_config(space, kept[mu])
         rivals.append(_Rival("mpcvit", f"MPCViT, μ = {mu:g}", config, mu))
     for mu in options.mu if options.plus else ():
         (active,) = top_units(beta[None], kept_units(base.depth, mu))
-        config = mixed_config(base, kept[mu], active)
+        config = mixed_config(space, kept[mu], active)
         rivals.append(_Rival("mpcvit+", f"MPCViT+, μ = {mu:g}", config, mu, active))
     return rivals
 
@@ -283,11 +286,11 @@ class _Course:
         )
 
     def search(
-        self, options: SearchOptions, costs: UnitCosts, epochs: int
+        self, space: MpcVitConfig, options: SearchOptions, costs: UnitCosts, epochs: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The alphas and betas, trained on the labels with the penalty."""
         setting = {
-            "model": self.lesson.config.model_dump_json(),
+            "model": space.model_dump_json(),
             "loss": "cross entropy and penalty",
             "penalty": options.penalty,
             "strength": repr(options.strength),
@@ -312,7 +315,7 @@ class _Course:
             self.folder / f"search-{_short(json.dumps(setting))}.safetensors",
             setting,
             self.lesson,
-            lambda: relaxed(self.lesson.config, plus=options.plus),
+            lambda: relaxed(space, plus=options.plus),
             loss_of,
             epochs=epochs,
             seed=self.seed,

@@ -164,6 +164,18 @@ def test_equal_models_have_equal_configs_and_are_trained_once(tmp_path: Path) ->
     assert points["mpcvit-1"].latency_s == points["relu-softmax"].latency_s
 
 
+@pytest.mark.parametrize(("granularity", "units"), [("layer", 1), ("row", 5)])
+def test_other_granularities(granularity: str, units: int, tmp_path: Path) -> None:
+    fields = {"granularity": granularity, "penalty": "cost", "epochs": 1, "search_epochs": 1}
+    front = searched(tmp_path, plus=False, **fields)[0]
+    assert [len(layer) for layer in front.alphas[0]] == [units] * CONFIG.depth
+    point = front.points[-1]
+    assert point.kept is not None and sorted(map(len, point.kept)) == [0, units]
+    # the whole of one layer is the same work whatever its units are
+    heads = PLACE.cost(mixed_config(CONFIG, ((0, 1), ())))
+    assert (point.rounds, point.bytes_sent) == (heads.rounds, heads.bytes_sent)
+
+
 def test_distillation_loss_is_the_published_sum() -> None:
     """§1.4: soft cross entropy at T = 1 plus 1.0 times the mean squared difference of features."""
     torch.manual_seed(1)
