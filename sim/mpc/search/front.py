@@ -184,9 +184,7 @@ def run_search(
         scores: dict[MpcVitConfig, float] = {lesson.config: score}
         for rival in _rivals(lesson.config, space, options, costs, alpha, beta):
             if rival.config not in scores:
-                scores[rival.config] = course.student(
-                    rival.name.split("-0")[0], rival.config, teacher
-                )
+                scores[rival.config] = course.student(rival.family, rival.config, teacher)
             cost = place.cost(rival.config.model_copy(update={"fused": True}))
             points.append(
                 Point(
