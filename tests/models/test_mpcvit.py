@@ -214,7 +214,17 @@ def test_sizes_are_the_published_ones() -> None:
     assert sizes["mpcvit_tiny_imagenet"] == (257, 9, 12, 192, 16, 2, 200)
 
 
-@pytest.mark.parametrize("name", sorted(n for n in NETWORKS if n.startswith("mpcvit_")))
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mpcvit_cifar10",
+        "mpcvit_digits",
+        *(
+            pytest.param(f"mpcvit_{name}", marks=pytest.mark.slow)
+            for name in ("cifar100", "mnistm", "tiny_imagenet")
+        ),
+    ],
+)
 def test_every_file_traces_with_all_its_attention(name: str) -> None:
     workload = resolve_model(name)
     graph = trace(workload.module, workload.example_inputs, name=name)
