@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import VitruviusError
+from .mpc_run import run
 from .options import JsonFile
 from .output import Output
 
@@ -108,6 +109,9 @@ def cost(
     traffic = chosen.traffic(function, shapes, options)
     output.console.print(cost_table(function, shapes, chosen, traffic))
     output.write_json(cost_record(function, shapes, chosen, options, traffic))
+
+
+app.command("run")(run)
 
 
 @app.command("protocols")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import VitruviusError
-from .mpc_choices import MpcChoices, parsed_choices, with_replacements
 from .options import Calibration, JsonFile, ModelName, Weights
 from .output import Output
 
@@ -52,7 +51,17 @@ def run(
     images: Annotated[
         int, typer.Option("--images", metavar="N", min=1, help="How many images, one by one.")
     ] = 1,
-    mpc: MpcChoices = None,
+    mpc: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mpc",
+            metavar="KEY=VALUE,...",
+            help="maximum=tree or pairs, gelu=sigmoid or pieces, division=element, weights=once, "
+            "rsqrt=goldschmidt, heads=apart, fraction_bits=N; softmax=relu, 2quad or scale and "
+            "gelu=quad, relu or identity replace them.",
+            show_default=False,
+        ),
+    ] = None,
     listen: Annotated[
         str | None,
         typer.Option(
@@ -108,11 +117,18 @@ def run(
     if parties is Parties.DEALER:
         _deal(output, listen or _DEALER, timeout, seed)
         return
-    options, replaced = parsed_choices(mpc)
+    from ..sim.mpc.target import load_mpc, mpc_settings
     from .workload import load_workload, trace_workload
 
+    target = load_mpc("mpc:crypten-lan", mpc_settings(mpc or []))
+    if target.protocol.dealer != "ttp":
+        raise VitruviusError(
+            "--mpc: a run has a trusted third party as its dealer, dealer=ttp, got "
+            f"{target.settings.dealer}"
+        )
+    options = target.options
     workload = load_workload(model, weights)
-    graph = with_replacements(trace_workload(workload), replaced)
+    graph = target.prepared(trace_workload(workload))
     shown, labels, owned = _images(workload, images, calibration)
     if parties is Parties.LOCAL:
         _local(output, graph, shown, labels, owned, options, seed, timeout, operators)

@@ -108,6 +108,8 @@ def _summary(report: RunReport, threat: str) -> Group:
     table.add_row("framing", framing, "sent, beside the payload above")
     name, bits = report.widest
     table.add_row("widest product", f"{bits} bits", f"of 64, in {escape(name)}")
+    failures = f"{report.expected_failures:.2g}"
+    table.add_row("wrong truncations", failures, "expected for an image")
     seed = "the same every time: --seed" if report.seeded else "from the operating system"
     table.add_row("shares and masks", "", seed)
     return titled("Values and times", table, threat)

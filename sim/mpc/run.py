@@ -19,7 +19,7 @@ from .options import MpcOptions
 from .parties import ring
 from .parties.link import HEADER_BYTES
 from .parties.local import run_locally
-from .parties.ranges import check_ranges, measured_ranges, shifts
+from .parties.ranges import check_ranges, expected_failures, measured_ranges, shifts
 from .parties.roles import PartyResult, Task
 from .protocols import load_protocol
 
@@ -68,6 +68,16 @@ class OperatorRun:
 
 
 @dataclass(frozen=True)
+class Fit:
+    """How a model fits the ring: the operator with the widest product before truncation with its
+    bits, and how many truncations of one image are expected to go wrong.
+    """
+
+    widest: tuple[str, int]
+    expected_failures: float
+
+
+@dataclass(frozen=True)
 class RunReport:
     """A run over some images.
 
@@ -76,7 +86,8 @@ class RunReport:
     images with PyTorch's label (of the traced graph in float); correct: with the true one, if
     known.
     largest_error: of an output against PyTorch's; widest: the operator with the widest product
-    before truncation, and its bits of the ring's 64.
+    before truncation, and its bits of the ring's 64; expected_failures: truncations of one image
+    that are expected to go wrong.
     """
 
     model: str
@@ -101,6 +112,7 @@ class RunReport:
     mean_error: float
     largest_output: float
     widest: tuple[str, int]
+    expected_failures: float
     shifts: dict[str, int]
     offline_s: float
     online_s: float
@@ -137,9 +149,9 @@ def prepared_task(
     *,
     test_seed: int | None = None,
     timeout_s: float = 30.0,
-) -> tuple[Task, tuple[str, int]]:
-    """The task of a run, with public powers of two chosen on ``calibration`` [n, ...]; and the
-    widest product.
+) -> tuple[Task, Fit]:
+    """The task of a run, with public powers of two chosen on ``calibration`` [n, ...]; and how the
+    model fits the ring.
 
     Raises VitruviusError listing every tensor that does not fit the ring.
     """
@@ -154,7 +166,8 @@ def prepared_task(
         test_seed=test_seed,
         timeout_s=timeout_s,
     )
-    return task, widest
+    failures = expected_failures(ranges, graph, fraction_bits)
+    return task, Fit(widest, sum(failures.values()))
 
 
 def run_model(
@@ -183,14 +196,14 @@ def run_model(
             f"{graph.name} has {len(graph.inputs)} inputs, expected one: the image of party 1"
         )
     mpc_traffic(graph, load_protocol("crypten"), chosen)  # what has no protocol is refused at once
-    task, widest = prepared_task(
+    task, fit = prepared_task(
         graph, calibration, chosen, len(images), test_seed=test_seed, timeout_s=timeout_s
     )
     start = time.perf_counter()
     given = [[image[None]] for image in images]
     results = run_locally(graph, task, given, progress=progress, threads=threads)
     wall_s = time.perf_counter() - start
-    return report_run(graph, task, results, images, labels=labels, widest=widest, wall_s=wall_s)
+    return report_run(graph, task, results, images, labels=labels, fit=fit, wall_s=wall_s)
 
 
 def report_run(
@@ -200,7 +213,7 @@ def report_run(
     images: Tensor,
     *,
     labels: Tensor | None,
-    widest: tuple[str, int],
+    fit: Fit,
     wall_s: float,
 ) -> RunReport:
     """What a finished run shows, from the results of both parties."""
@@ -252,7 +265,8 @@ def report_run(
         largest_error=float(errors.max()),
         mean_error=float(errors.mean()),
         largest_output=max(float(values.abs().max()) for values in expected),
-        widest=widest,
+        widest=fit.widest,
+        expected_failures=fit.expected_failures,
         shifts=dict(task.shifts),
         offline_s=sum(first.offline_s) / len(images),
         online_s=sum(first.online_s) / len(images),

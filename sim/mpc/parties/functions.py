@@ -41,6 +41,7 @@ _SIGMOID_STEPS = 3
 _SIGMOID_START = 0.75
 _LOG_STEPS = 2
 _LOG_ORDER = 8
+_MOST_SUM = 64
 _QUICK = 1.702
 _TANH_FORM = (math.sqrt(2 / math.pi), 0.044715)
 
@@ -54,8 +55,8 @@ def exponential(party: Party, x: Tensor) -> Tensor:
 
 
 def reciprocal(party: Party, x: Tensor, *, positive: bool) -> Tensor:
-    """1 / x by ten Newton steps from 3 exp(1 - 2 x) + 0.003, for |x| in about [0.001, 600]; of both
-    signs where not ``positive``.
+    """1 / x by ten Newton steps from 3 exp(1 - 2 x) + 0.003, for |x| in about [0.001, 100]; of both
+    signs where not ``positive``. It is coarse above, and wrong from 254 on.
     """
     if not positive:
         sign = party.public_whole(1) - 2 * negative(party, x)
@@ -226,7 +227,10 @@ def softmax(party: Party, x: Tensor, *, maximum: str, division: str) -> Tensor:
     total = powers.sum(-1, keepdim=True)
     if division == "element":
         total = total.expand(powers.shape)
-    return party.multiply(powers, reciprocal(party, total, positive=True))
+    # a sum of up to n ones is brought to where the reciprocal converges
+    halvings = max(0, math.ceil(math.log2(x.shape[-1] / _MOST_SUM)))
+    inverse = reciprocal(party, party.truncated(total, halvings), positive=True)
+    return party.truncated(party.multiply(powers, inverse), halvings)
 
 
 def layer_norm(

@@ -8,6 +8,7 @@ division, are known to both parties.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -17,12 +18,24 @@ from ....models.graph import Graph, Operator, execute_all
 from ....models.kind import number, whole
 from ..options import MpcOptions
 from ..secrecy import Knowledge, knowledge
+from .operators import LOCAL
 from .ring import RING_BITS
 
-__all__ = ["Ranges", "check_ranges", "measured_ranges", "shifts"]
+__all__ = ["Ranges", "check_ranges", "expected_failures", "measured_ranges", "shifts"]
 
 _VARIANCE = {"newton": 16.0, "goldschmidt": 2.0}
 _DIVISOR = 64.0
+_EXACT = LOCAL | {"Input", "Constant", "Add", "Relu", "Relu6", "Clamp", "Maximum", "Minimum"}
+_STEPS = {
+    "Gelu": 30,
+    "QuickGelu": 28,
+    "Softmax": 10,
+    "Sigmoid": 25,
+    "Tanh": 25,
+    "Silu": 26,
+    "Exp": 8,
+}
+"""Truncations of numbers of about 1 for each element, inside a function."""
 _NORMS = ("LayerNorm", "RmsNorm", "GroupNorm", "L2Normalize")
 _GELU_MOST = 18.0
 _SPREAD_MOST = 500.0
@@ -30,11 +43,14 @@ _SPREAD_MOST = 500.0
 
 @dataclass(frozen=True)
 class Ranges:
-    """By operator: the largest magnitude of its output, and of its variance or divisor."""
+    """By operator: the largest magnitude of its output, of its variance or divisor, the spread of a
+    softmax's rows, and the sum of what it truncates in one image, as magnitudes.
+    """
 
     largest: dict[str, float]
     inner: dict[str, float]
     spread: dict[str, float]
+    truncated: dict[str, float]
 
 
 def measured_ranges(graph: Graph, images: Tensor) -> Ranges:
@@ -42,6 +58,7 @@ def measured_ranges(graph: Graph, images: Tensor) -> Ranges:
     largest: dict[str, float] = {}
     inner: dict[str, float] = {}
     spread: dict[str, float] = {}
+    truncated: dict[str, float] = {}
     held: dict[str, Tensor] = {}
     last = {source: op.name for op in graph.operators() for source in op.inputs}
 
@@ -52,6 +69,8 @@ def measured_ranges(graph: Graph, images: Tensor) -> Ranges:
         held[op.name] = output
         if output.is_floating_point() and output.numel():
             note(largest, op.name, float(output.abs().max()))
+            operands = [held[name] for name in op.inputs]
+            note(truncated, op.name, _truncated(op, operands, output))
         if op.kind in _NORMS:
             note(inner, op.name, float(_variance(op, held[op.inputs[0]])))
         elif op.kind == "Div":
@@ -67,7 +86,20 @@ def measured_ranges(graph: Graph, images: Tensor) -> Ranges:
     for image in images:
         held.clear()
         execute_all(graph, image[None], observe=observe)
-    return Ranges(largest, inner, spread)
+    return Ranges(largest, inner, spread, truncated)
+
+
+def _truncated(op: Operator, operands: Sequence[Tensor], output: Tensor) -> float:
+    """Sum of the magnitudes that the operator's products have before truncation."""
+    if op.kind in _EXACT:
+        return 0.0
+    total = float(output.abs().sum())
+    if op.kind == "MatMul":
+        total /= abs(number(op.attributes, "scale"))
+    steps = _STEPS.get(op.kind, 0)
+    if op.kind == "Gelu":
+        total += float(operands[0].abs().pow(3).sum())
+    return total + steps * output.numel()
 
 
 def _variance(op: Operator, x: Tensor) -> Tensor:
@@ -128,12 +160,35 @@ def check_ranges(
                 f"{op.name} gets rows that spread over {ranges.spread[op.name]:.3g}, its "
                 f"exponential takes {_SPREAD_MOST:g}"
             )
+    failures = expected_failures(ranges, graph, fraction_bits)
+    if not problems and sum(failures.values()) >= 1:
+        worst = max(failures, key=lambda name: failures[name])
+        most = fraction_bits - math.ceil(math.log(sum(failures.values()), 4))
+        raise VitruviusError(
+            f"{graph.name} does not fit a ring of {RING_BITS} bits with {fraction_bits} fraction "
+            f"bits: {sum(failures.values()):.3g} truncations of an image are expected to go wrong, "
+            f"most of them in {worst} (products up to {widest[1]} bits); expected at most {most} "
+            "fraction bits"
+        )
     if problems:
         raise VitruviusError(
             f"{graph.name} does not fit a ring of {RING_BITS} bits with {fraction_bits} fraction "
             f"bits, of which one is for the sign: " + "; ".join(problems)
         )
     return widest
+
+
+def expected_failures(ranges: Ranges, graph: Graph, fraction_bits: int) -> dict[str, float]:
+    """By operator, how many local truncations of one image are expected to go wrong: a product of
+    magnitude x, in units of the ring, does with probability x / 2^64.
+    """
+    who = knowledge(graph)
+    unit = 2.0 ** (2 * fraction_bits - RING_BITS)
+    return {
+        name: total * unit
+        for name, total in ranges.truncated.items()
+        if who[name] is Knowledge.SECRET
+    }
 
 
 def _inside(op: Operator, graph: Graph, ranges: Ranges) -> float:

@@ -229,6 +229,14 @@ def test_maxima_of_odd_lengths(together: Together, length: int) -> None:
         assert float((found.values - x.amax(-1, keepdim=True)).abs().max()) < 1e-4, way
 
 
+@pytest.mark.parametrize("length", [65, 197, 257, 600])
+def test_softmax_of_long_rows_of_equal_scores(length: int, together: Together) -> None:
+    """CrypTen's reciprocal of a sum is wrong from 254 on, and 20 % off at 250."""
+    x = torch.zeros(2, length, dtype=torch.float64)
+    found = together(lambda p, a: functions.softmax(p, a, maximum="tree", division="row"), x)
+    assert float((found.values.sum(-1) - 1).abs().max()) < 0.05
+
+
 def test_gelu_in_pieces_goes_on_where_the_tanh_form_stops(together: Together) -> None:
     x = spread(-40, 40, 50)
     found = together(lambda p, a: functions.gelu(p, a, "pieces"), x)

@@ -20,7 +20,7 @@ from vitruvius.sim.mpc.options import MpcOptions
 from vitruvius.sim.mpc.parties import ring
 from vitruvius.sim.mpc.parties.evaluation import refusals
 from vitruvius.sim.mpc.parties.operators import LOCAL, SECURE
-from vitruvius.sim.mpc.parties.ranges import check_ranges, measured_ranges
+from vitruvius.sim.mpc.parties.ranges import check_ranges, expected_failures, measured_ranges
 from vitruvius.sim.mpc.parties.roles import PartyResult
 from vitruvius.sim.mpc.protocols import load_protocol
 
@@ -181,6 +181,18 @@ def test_a_ring_that_is_too_small_is_refused_with_the_tensor_and_its_bits() -> N
         check_ranges(ranges, graph, MpcOptions(), 20)
     assert f"{widest} needs 67 bits" in str(caught.value)
     assert "does not fit a ring of 64 bits with 20 fraction bits" in str(caught.value)
+
+
+def test_a_point_so_far_left_that_truncations_go_wrong_is_refused() -> None:
+    """At 26 fraction bits a product of 1 wraps once in 4096 truncations."""
+    graph = traced(lambda x: x @ x.transpose(-1, -2), 64, 64)
+    ranges = measured_ranges(graph, torch.ones(1, 64, 64))
+    expected = 64 * 64 * 64 / 2**32
+    assert sum(expected_failures(ranges, graph, 16).values()) == pytest.approx(expected)
+    check_ranges(ranges, graph, MpcOptions(), 16)
+    with pytest.raises(VitruviusError, match=r"26 fraction bits: 64 trunc.* at most 23 fraction"):
+        check_ranges(ranges, graph, MpcOptions(), 26)
+    check_ranges(ranges, graph, MpcOptions(), 22)
 
 
 def test_values_outside_a_function_s_range_are_refused() -> None:
