@@ -155,6 +155,8 @@ def _weighted(op: Operator, sight: Sight) -> list[Call]:
 
 def _matmul(op: Operator, sight: Sight) -> list[Call]:
     left, right = (sight.shape(name) for name in op.inputs)
+    left = left if len(left) > 1 else (1, *left)
+    right = right if len(right) > 1 else (*right, 1)
     if op.attributes["transpose_b"]:
         right = (*right[:-2], right[-1], right[-2])
     if any(sight.is_public(name) for name in op.inputs):

@@ -74,7 +74,7 @@ def mpc_traffic(
         for call in item:
             total += _of_heads(call, heads, protocol, chosen)
         if op.kind == "Output":
-            total += protocol.traffic("reveal", (op.output.shape or (1,),), chosen)
+            total += _of_heads(Call("reveal", (op.output.shape,)), 1, protocol, chosen)
         found[name] = total
     return found
 
@@ -98,7 +98,12 @@ def setup_traffic(graph: Graph, protocol: Protocol, options: MpcOptions | None =
 
 
 def _of_heads(call: Call, heads: int, protocol: Protocol, options: MpcOptions) -> OperatorTraffic:
-    """Heads one after another: the rounds of one, as many times; the same bytes."""
+    """Heads one after another: the rounds of one, as many times; the same bytes. A number without
+    axes is one number, a tensor without elements nothing.
+    """
+    call = replace(call, shapes=tuple(shape or (1,) for shape in call.shapes))
+    if any(0 in shape for shape in call.shapes):
+        return NOTHING
     found = protocol.traffic(call.function, call.shapes, options)
     if heads == 1:
         return found

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vitruvius.errors import VitruviusError
-from vitruvius.models.graph import Graph
+from vitruvius.models.graph import Graph, Operator, TensorSpec, check
 from vitruvius.models.trace import trace
 from vitruvius.sim.mpc.operators import mpc_traffic, refusals, setup_traffic
 from vitruvius.sim.mpc.options import MpcOptions
@@ -177,3 +177,37 @@ def test_only_crypten_has_convolutions_in_groups() -> None:
     traffic = mpc_traffic(graph, load_protocol("crypten"))
     sizes = [item.online.sent_and_received for item in traffic.values() if item.online.rounds]
     assert sizes == [16 * (256 + 36), 16 * (4 * 36 + 4 * 2 * 4), 16 * 2 * 49]
+
+
+def test_numbers_without_axes_vectors_and_nothing() -> None:
+    """A sum [], its SiLU, a product of two vectors [4], and a tensor without elements."""
+
+    def op(name: str, kind: str, inputs: str, shape: tuple[int, ...], **more: object) -> Operator:
+        spec = TensorSpec(shape, "float32")
+        return Operator(name, kind, "", "", tuple(inputs.split()), spec, more)  # type: ignore[arg-type]
+
+    graph = Graph(
+        "scalar",
+        [
+            op("x", "Input", "", (4,)),
+            op("y", "Input", "", (4,)),
+            op("sum", "Sum", "x", (), dims=(0,), keepdim=False),
+            op("silu", "Silu", "sum", ()),
+            op("dot", "MatMul", "x y", (), transpose_b=False, scale=1.0),
+            op("none", "Select", "x", (0,), op="slice", dim=0, start=0, stop=0, step=1),
+            op("relu", "Relu", "none", (0,)),
+            op("total", "Sum", "relu", (), dims=(0,), keepdim=False),
+            op("both", "Add", "silu dot", ()),
+            op("all", "Add", "both total", ()),
+            op("output", "Output", "all", ()),
+        ],
+        {},
+    )
+    check(graph)
+    traffic = mpc_traffic(graph, load_protocol("crypten"))
+    found = {name: item.online.sent_and_received for name, item in traffic.items()}
+    assert {name: size for name, size in found.items() if size} == {
+        "silu": 784,
+        "dot": 16 * 8,
+        "output": 16,
+    }
