@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
@@ -30,6 +31,7 @@ __all__ = ["NAMES", "PartyResult", "Task", "run_dealer", "run_party", "structure
 NAMES = ("party 0 (model)", "party 1 (image)", "the dealer")
 _WIRE = 1
 _READY = b"ready"
+_PRINTABLE = r"^[ -~]*$"
 _MOST_HELLO = 1 << 20
 
 
@@ -79,13 +81,13 @@ class _Hello(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: str = Field(max_length=100)
+    version: str = Field(max_length=100, pattern=_PRINTABLE)
     wire: int
     role: int = Field(ge=0, le=2)
-    model: str = Field(default="", max_length=1000)
-    structure: str = Field(default="", max_length=100)
+    model: str = Field(default="", max_length=1000, pattern=_PRINTABLE)
+    structure: str = Field(default="", max_length=100, pattern=_PRINTABLE)
     runs: int = 0
-    shifts: dict[str, int] = Field(default_factory=dict)
+    shifts: dict[str, Annotated[int, Field(ge=-30, le=30)]] = Field(default_factory=dict)
 
 
 def structure(graph: Graph, options: MpcOptions, fraction_bits: int) -> str:

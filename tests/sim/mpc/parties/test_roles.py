@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import socket
 import threading
 import time
@@ -307,6 +308,18 @@ def test_a_reason_from_the_other_side_is_shown_without_control_characters() -> N
     theirs.stop("out of \x1b[31mmemory\n")
     with pytest.raises(LinkError, match=r"^the peer stopped: out of \?\[31mmemory\?$"):
         mine.receive(Kind.SEED)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("shifts", {"norm": 400}), ("model", "a\x1b[2J"), ("role", 9)]
+)
+def test_a_greeting_out_of_bounds_is_refused(field: str, value: object) -> None:
+    ends = socket.socketpair()
+    mine, theirs = (Link(end, "the peer", timeout_s=2) for end in ends)
+    hello = {"version": "1", "wire": 1, "role": 0, field: value}
+    theirs.send(Kind.HELLO, json.dumps(hello).encode())
+    with pytest.raises(LinkError, match=f"the peer greeted with a malformed {field}"):
+        roles._read_hello(mine)
 
 
 def test_a_dealer_refuses_impossible_orders() -> None:
