@@ -1,5 +1,5 @@
 """Measures what two parties compute locally: products of int64 matrices, and the work around every
-word that is opened.
+word that is opened, alone and in a run between two processes.
 
     .venv/bin/python benchmarks/mpc_compute.py
 
@@ -13,6 +13,12 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+
+from vitruvius.models.datasets import photographs
+from vitruvius.models.trace import trace
+from vitruvius.models.zoo.mpcvit import MpcVit
+from vitruvius.models.zoo.mpcvit_config import MpcVitConfig
+from vitruvius.sim.mpc.run import run_model
 
 SIZES = ((65, 256, 512), (65, 512, 256), (257, 192, 576), (197, 768, 3072))
 WORDS = 1 << 18
@@ -52,6 +58,25 @@ def main() -> None:
     four = [words(WORDS) for _ in range(4)]
     seconds = best(partial(beaver, *four))
     print(f"a product of {WORDS} words: {seconds / (2 * WORDS) * 1e9:.2f} ns by opened word")
+    run()
+
+
+def run() -> None:
+    """MPCViT's CIFAR model between two processes on loopback, one thread each, four pictures."""
+    torch.manual_seed(0)
+    graph = trace(MpcVit(MpcVitConfig()).eval(), (torch.zeros(1, 3, 32, 32),), name="cifar")
+    report = run_model(
+        graph, photographs(4, (32, 32), seed=3), calibration=photographs(4, (32, 32))
+    )
+    for kind in ("Gelu", "Softmax", "Linear", "LayerNorm"):
+        own = [item for item in report.operators if item.kind == kind]
+        seconds = sum(item.wall_s for item in own)
+        sent = sum(item.bytes_sent for item in own) / 8
+        rounds = sum(item.rounds for item in own)
+        print(
+            f"{kind}: {seconds:.2f} s an image, {seconds / sent * 1e9:.0f} ns by word sent, "
+            f"{seconds / rounds * 1e3:.2f} ms by round"
+        )
 
 
 if __name__ == "__main__":

@@ -55,9 +55,11 @@ def test_operators_and_kinds_add_up_and_each_names_what_dominates() -> None:
         else:
             assert detail.dominant == ""
             assert detail.reason.startswith("none: ")
-    gelu = next(detail for detail in found.mpc if detail.kind == "Gelu")
-    assert gelu.dominant == "bytes"  # 14 MB at 375 MB/s against 26 rounds of 150 us
-    assert gelu.calls == ("gelu",)
+    for network, dominant in (("spu-slow", "bytes"), ("wan", "rounds"), ("lan", "compute")):
+        details = estimate_mpc(graph, f"mpc:crypten-{network}").mpc
+        gelu = next(detail for detail in details if detail.kind == "Gelu")
+        assert gelu.dominant == dominant  # of 14 MB and 26 rounds, each way
+        assert gelu.calls == ("gelu",)
 
 
 def test_options_have_the_gains_that_they_promise() -> None:
