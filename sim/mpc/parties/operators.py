@@ -14,7 +14,7 @@ from ....models.graph import Operator
 from ....models.kind import number, whole, wholes
 from ..options import MpcOptions
 from ..secrecy import Knowledge
-from . import functions
+from . import functions, ring
 from .comparison import equal, largest, negative, relu
 from .correlated import Window
 from .party import Party
@@ -100,7 +100,7 @@ def _times_public(party: Party, share: Tensor, factors: Tensor) -> Tensor:
         return party.scaled(share, float(factors)).broadcast_to(
             torch.broadcast_shapes(share.shape, factors.shape)  # type: ignore[no-untyped-call]
         )
-    words = (factors.double() * 2.0**party.fraction_bits).round().to(torch.int64)
+    words = ring.encode(factors, party.fraction_bits).to(share.device)
     return party.truncated(share * words)
 
 
@@ -171,10 +171,11 @@ def _matmul(scene: Scene, x: Sequence[Value]) -> Tensor:
         return tensor.transpose(-1, -2) if turned else tensor
 
     if Knowledge.PUBLIC in (left.who, right.who):
+        secret = left if left.who is Knowledge.SECRET else right
         words = [
             value.tensor
-            if value.who is Knowledge.SECRET
-            else (value.tensor.double() * 2.0**party.fraction_bits).round().to(torch.int64)
+            if value is secret
+            else ring.encode(value.tensor, party.fraction_bits).to(secret.tensor.device)
             for value in x
         ]
         found = party.truncated(torch.matmul(words[0], laid(words[1])))
@@ -306,12 +307,12 @@ def _compare(scene: Scene, x: Sequence[Value]) -> Tensor:
 
 
 def _where(scene: Scene, x: Sequence[Value]) -> Tensor:
-    """Secret truth is a fixed-point 1 or 0."""
+    """Truth that is not public is a fixed-point 1 or 0."""
     party, truth = scene.party, x[0]
     yes, no = scene.share(x[1]), scene.share(x[2])
-    if truth.who is not Knowledge.SECRET:
-        return torch.where(truth.tensor, yes, no)
-    return no + party.multiply(truth.tensor, yes - no)
+    if truth.who is Knowledge.PUBLIC:
+        return torch.where(truth.tensor.to(yes.device), yes, no)
+    return no + party.multiply(scene.share(truth), yes - no)
 
 
 def _unary(function: Callable[[Party, Tensor], Tensor]) -> Rule:

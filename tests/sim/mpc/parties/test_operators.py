@@ -80,6 +80,9 @@ FUNCTIONS: dict[str, tuple[Rule, float]] = {
     "padded": (lambda x: functional.pad(x, (1, 2)), 1e-3),
     "summed up": (lambda x: x.cumsum(-1), 1e-3),
     "public product": (lambda x: x @ torch.eye(6).roll(1, 0), 1e-3),
+    "public factors": (lambda x: x * (torch.arange(6) - 2), 1e-3),
+    "public quotients": (lambda x: x / (torch.arange(6) + 1), 1e-3),
+    "public numerator": (lambda x: (torch.arange(6) + 1) / (torch.relu(x) + 1.0), 2e-2),
     "gram": (lambda x: x @ x.transpose(-1, -2), 1e-2),
 }
 
@@ -96,10 +99,12 @@ class All(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         found = [rule(x) for rule, _ in FUNCTIONS.values()]
         trained = [x * self.weights, x + self.table, self.batch(x), x @ self.table[0, 0].mT]
+        # a mask of booleans, which the graph holds as a constant: public
+        trained.append(torch.where(self.weights > 1, x, -x))
         return (*found, *trained, self.norm(x))
 
 
-TRAINED = ("times", "plus", "batch norm", "product", "scaled norm")
+TRAINED = ("times", "plus", "batch norm", "product", "mask", "scaled norm")
 
 
 @pytest.fixture(scope="module")
