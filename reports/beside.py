@@ -141,7 +141,8 @@ def beside_tables(estimates: Sequence[Estimate], graph: Graph | None = None) -> 
     common = _common(estimates, graph)
     if common:
         table = plain(["operator", *names, "kind"], numbers=names)
-        for row in common:
+        timed = [row for row in common if any(row.latency_s)]
+        for row in timed:
             values = [quantity(latency, "s") for latency in row.latency_s]
             table.add_row(escape(row.name), *values, escape(row.kind))
         others = ", ".join(
@@ -150,6 +151,8 @@ def beside_tables(estimates: Sequence[Estimate], graph: Graph | None = None) -> 
             for place, item in enumerate(estimates)
         )
         title = "Latency of the operators that all have"
-        below = f"In operators without a partner: {others}; see the tables below."
-        found.append(titled(title, table, below))
+        below = [f"In operators without a partner: {others}; see the tables below."]
+        if len(timed) < len(common):
+            below.insert(0, f"{len(common) - len(timed)} others take no time on any of them.")
+        found.append(titled(title, table, *below))
     return found
