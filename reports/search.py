@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 from rich.console import Group
 
@@ -246,7 +245,7 @@ def _tag(figure: Figure, axes: Axes, tags: list[tuple[Summary, str, str]]) -> No
                 va="center",
                 color=colour,
                 fontsize=8,
-                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+                bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.4},
             )
             box = note.get_window_extent()
             others = (other for n, other in enumerate(taken) if n != own)
