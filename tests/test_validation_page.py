@@ -24,6 +24,7 @@ def test_only_the_section_is_replaced():
     assert replaced("# Page\n", [HEADING, "", "new"]) == f"# Page\n\n{HEADING}\n\nnew\n"
 
 
+@pytest.mark.slow
 def test_autoneurals_section_is_up_to_date() -> None:
     """Fails when a cost, a target or a zoo model changed and the page did not."""
     page = PAGE.read_text(encoding="utf-8")
