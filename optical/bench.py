@@ -80,9 +80,9 @@ class Bench:
         """``conv2d`` of ``images`` [batch, in, h, w] with ``weight`` [out, in, kh, kw] as this
         bench computes it, [batch, out, h', w']; channels are summed by electronics.
 
-        All exposures of one (input, output) channel pair share one mask normalisation and one
-        camera setting, at which the brightest pixel of this call fills the well. ``generator``
-        draws the noise.
+        Every mask uses the panel's whole range; the light of an exposure is set so that all
+        exposures of one (input, output) channel pair have one scale and one camera setting, at
+        which the brightest pixel of this call fills the well. ``generator`` draws the noise.
 
         Raises ``VitruviusError`` for shapes that do not fit each other or the plane.
         """
@@ -103,10 +103,10 @@ class Bench:
                 signed_kernel=signed_kernel,
             )
             planes = [fourier_mask(kernel_plane(e.kernel, self.size)) for e in shown]
-            gains = self._gains([own for _, own in planes])
+            gain = torch.stack([own for _, own in planes]).amax(0)
             waves = [
-                self._wave(input_plane(e.image, self.size), mask * (own / gain), wave)
-                for e, (mask, own), gain in zip(shown, planes, gains, strict=True)
+                self._wave(input_plane(e.image, self.size), mask, wave) * (own / gain)
+                for e, (mask, own) in zip(shown, planes, strict=True)
             ]
             largest = torch.stack([w.detach().abs().amax(dim=(0, -2, -1)) for w in waves]).amax(0)
             largest = largest[:, None, None].clamp(min=torch.finfo(images.dtype).tiny)
@@ -120,9 +120,9 @@ class Bench:
             )
             total = recombined(
                 shown,
-                [i * gain.square() for i, gain in zip(measured, gains, strict=True)],
+                [intensity * gain.square() for intensity in measured],
                 scheme,
-                reference=reference * gains[0],
+                reference=reference * gain,
                 floor=floor,
             )
             read = _read(total, images.shape[-2:], kernel_size, readout)
@@ -132,14 +132,6 @@ class Bench:
             outputs.append(read.sum(dim=1))
         factor = scale**2 if scheme == "intensity" else scale
         return torch.stack(outputs, dim=1) * factor
-
-    def _gains(self, own: list[Tensor]) -> list[Tensor]:
-        """What electronics multiply each exposure by: one normalisation for all masks of a pair,
-        except where the panel shows no amplitude and each mask has its own.
-        """
-        if self.mask in ("phase", "binary"):
-            return own
-        return [torch.stack(own).amax(0)] * len(own)
 
     def _wave(self, plane: Tensor, mask: Tensor, wave: Wave) -> Tensor:
         mask = shown_mask(
