@@ -258,7 +258,7 @@ def _images(
     workload: Workload, count: int, calibration: Path | None
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Images of party 1 [n, ...], their labels if known, and images of the model's owner."""
-    from ..models.datasets import photographs
+    from ..models.datasets import photographs, shipped_images
     from ..models.images import load_images
 
     if len(workload.example_inputs) != 1:
@@ -267,7 +267,7 @@ def _images(
             "of party 1"
         )
     shape = tuple(workload.example_inputs[0].shape[1:])
-    data = workload.dataset
+    data = workload.dataset or shipped_images(shape)
     if calibration is not None:
         given = load_images(calibration, shape).images
         if len(given) <= count:

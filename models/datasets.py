@@ -22,6 +22,7 @@ __all__ = [
     "mnistm",
     "mnistm_parts",
     "photographs",
+    "shipped_images",
 ]
 
 DIGITS_TEST_IMAGES = 360
@@ -101,6 +102,17 @@ def mnistm() -> Dataset:
         # back on the 8-bit grid that both terms came from
         images.append(blend(part.digits, whole).mul(255).round().div(255))
     return Dataset("mnistm", images[0], train.labels, images[1], test.labels)
+
+
+def shipped_images(shape: tuple[int, ...]) -> Dataset | None:
+    """The shipped data set whose images have ``shape`` (C, H, W), if there is one.
+
+    >>> shipped_images((1, 8, 8)).name
+    'digits'
+    """
+    if shape == (1, 8, 8):
+        return digits()
+    return mnistm() if shape == (3, 28, 28) else None
 
 
 @cache

@@ -5,6 +5,7 @@ Nothing here imports torch before a network is built.
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = [
     "ZooNetwork",
     "load_network_file",
     "network_kind",
+    "network_text",
     "with_image_size",
 ]
 
@@ -131,6 +133,26 @@ def load_network_file(path: Path) -> ZooNetwork:
             f"model file {path}: {problems(error, 'model' if inside else '')}"
         ) from error
     return ZooNetwork(path.stem, kind, file.family, file.summary, file.source, file.model)
+
+
+def network_text(config: MpcVitConfig, *, summary: str, source: str) -> str:
+    """The TOML text of a network, which ``load_network_file`` reads again; fields at their default
+    are left out.
+    """
+
+    def plain(value: object) -> object:
+        if isinstance(value, tuple):
+            return ["all" if item is None else plain(item) for item in value]
+        return value
+
+    given = config.model_dump()
+    defaults = type(config)().model_dump()
+    fields = {name: plain(value) for name, value in given.items() if value != defaults[name]}
+    head = {"kind": "mpcvit", "summary": summary, "source": source}
+    # strings, numbers, booleans and lists are written in TOML as in JSON
+    lines = [f"{name} = {json.dumps(value)}" for name, value in head.items()]
+    lines += ["", "[model]"]
+    return "\n".join(lines + [f"{k} = {json.dumps(v)}" for k, v in fields.items()]) + "\n"
 
 
 def with_image_size(network: ZooNetwork, size: int) -> ZooNetwork:

@@ -17,7 +17,7 @@ from vitruvius.models.resolve import resized, resolve_model
 from vitruvius.models.trace import trace
 from vitruvius.models.zoo.mpcvit import MpcVit, fused, relu_softmax, two_quad
 from vitruvius.models.zoo.mpcvit_config import MpcVitConfig
-from vitruvius.models.zoo.network_file import NETWORKS, load_network_file
+from vitruvius.models.zoo.network_file import NETWORKS, load_network_file, network_text
 
 SEED = 5
 SMALL = {
@@ -281,3 +281,22 @@ def test_a_wrong_file_is_one_sentence(tmp_path: Path, text: str, message: str) -
     path.write_text(f'kind = "mpcvit"\n[model]\n{text}\n')
     with pytest.raises(VitruviusError, match=message):
         resolve_model(str(path))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"attention": "mixed", "depth": 2, "relu_softmax": ((0, 2), ()), "fused": True},
+        {"depth": 2, "activation": ("gelu_tanh", "linear"), "activated": (None, (0, 3))},
+        {"image_size": (8, 8), "patch_size": 2, "channels": 1, "norm_eps": 1e-6},
+    ],
+)
+def test_a_model_written_as_a_file_is_read_as_the_same(
+    fields: dict[str, object], tmp_path: Path
+) -> None:
+    config = MpcVitConfig.model_validate(fields)
+    path = tmp_path / "found.toml"
+    path.write_text(network_text(config, summary='a "quoted" one', source="here"))
+    entry = load_network_file(path)
+    assert (entry.name, entry.config, entry.summary) == ("found", config, 'a "quoted" one')

@@ -25,6 +25,7 @@ from torch.nn import functional
 from ....models.distillation import distillation_loss
 from ....models.zoo.mpcvit import MpcVit
 from ....models.zoo.mpcvit_config import Granularity, MpcVitConfig
+from ....models.zoo.network_file import network_text
 from .binarise import kept_units, top_units, within_budget
 from .contestants import BASELINES, mixed_config
 from .fitting import Loss, digest, fitted
@@ -272,6 +273,7 @@ class _Course:
         """The model with softmax, trained on the labels."""
         config = self.lesson.config
         setting = {"model": config.model_dump_json(), "loss": "cross entropy"}
+        self._describe("softmax", config)
         return fitted(
             self.folder / "softmax.safetensors",
             setting,
@@ -330,8 +332,10 @@ class _Course:
             "loss": "distillation",
             "teacher": digest(teacher),
         }
+        stem = f"{name}-{_short(setting['model'])}"
+        self._describe(stem, config)
         _, score = fitted(
-            self.folder / f"{name}-{_short(setting['model'])}.safetensors",
+            self.folder / f"{stem}.safetensors",
             setting,
             self.lesson,
             lambda: MpcVit(config),
@@ -341,6 +345,18 @@ class _Course:
             progress=self._progress(name),
         )
         return score
+
+    def _describe(self, stem: str, config: MpcVitConfig) -> None:
+        """The model as a file that every verb takes, beside the file of its weights."""
+        text = network_text(
+            config,
+            summary=f"{stem.rpartition('-')[0] or stem} on {self.lesson.name}, seed {self.seed}",
+            source="vitruvius search mpcvit; its weights are in the file beside it",
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        whole = self.folder / f".{stem}.toml"
+        whole.write_text(text, encoding="utf-8")
+        whole.replace(self.folder / f"{stem}.toml")
 
     def _progress(self, name: str) -> Callable[[int, int, float], None] | None:
         report = self.report
