@@ -224,6 +224,15 @@ def test_aliased_and_vignetted_set_ups_are_refused_with_what_would_do() -> None:
         System4f(coarse, -1)
 
 
+def test_round_lenses_that_cut_the_corners_are_refused() -> None:
+    """Each axis alone would pass; computed all the same, such a system errs by 3.6 %."""
+    with pytest.raises(
+        VitruviusError, match=r"light reaches 2\.155 mm from the axis of lenses of 1"
+    ):
+        physical(510, 64)
+    physical(510, 44)
+
+
 def test_an_order_wider_than_the_mask_is_refused() -> None:
     panel = Panel(64, 64, 5e-6, samples=1)
     system = System4f(panel.grid(GREEN), FOCAL, checked=False)
