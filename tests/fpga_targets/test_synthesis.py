@@ -64,7 +64,7 @@ def text() -> str:
 @pytest.mark.parametrize(
     # 65,536 bits: two blocks of 32 Kbit, or four of 16 Kbit, parity bits not used.
     ("name", "bram"),
-    [("zcu102", 2), ("ecp5-85f", 4)],
+    [pytest.param("zcu102", 2, marks=pytest.mark.slow), ("ecp5-85f", 4)],
 )
 def test_multipliers_memory_and_registers_are_found(
     text: str, tmp_path: Path, name: str, bram: int

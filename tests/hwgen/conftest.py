@@ -35,7 +35,7 @@ MACHINES = {
     },
     "random20": lambda: random_machine(20).for_scheme("ivit"),
 }
-FEW = ("small", "chip", "random14")
+FEW = ("small", "chip")
 
 
 @pytest.fixture(

@@ -41,6 +41,7 @@ def golden(codes, step):
     return shift_gelu(torch.tensor(codes), step, "safe").tolist()
 
 
+@pytest.mark.slow
 def test_every_code_with_every_step_equals_the_golden(play):
     """Fails for a digit, an octave or a sign that is wrong, a lane that reads another's code, and
     for a table that is ready a cycle early or late: a load comes as soon as it can, and the first

@@ -28,7 +28,7 @@ from vitruvius.sim.mpc.parties.roles import NAMES, PartyResult, Task, run_dealer
 from vitruvius.sim.mpc.parties.stream import RandomStream, fresh_seed
 
 FRACTION = 16
-SECONDS = 10
+SECONDS = 30
 START = 20.0
 
 

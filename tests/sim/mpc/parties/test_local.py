@@ -20,7 +20,7 @@ from vitruvius.sim.mpc.parties.local import run_locally
 from vitruvius.sim.mpc.parties.roles import NAMES, Task
 from vitruvius.sim.mpc.run import run_model
 
-SECONDS = 10
+SECONDS = 30
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from vitruvius.sim.mpc.parties.link import Kind, Link, LinkError, accept, listen
 from vitruvius.sim.mpc.parties.roles import NAMES, PartyResult, Task, run_party
 from vitruvius.sim.mpc.protocols import load_protocol
 
-SECONDS = 10
+SECONDS = 30
 Play = Callable[..., list[Any]]
 Asking = Callable[..., Task]
 
