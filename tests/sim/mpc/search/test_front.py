@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from vitruvius.errors import VitruviusError
 from vitruvius.models.datasets import Dataset
@@ -14,6 +17,7 @@ from vitruvius.models.distillation import distillation_loss
 from vitruvius.models.optimizers import adamw
 from vitruvius.models.weights import load_weights
 from vitruvius.models.zoo.mpcvit_config import MpcVitConfig
+from vitruvius.models.zoo.network_file import load_network_file
 from vitruvius.sim.mpc.network import load_network
 from vitruvius.sim.mpc.protocols import load_protocol
 from vitruvius.sim.mpc.search.contestants import BASELINES, mixed_config
@@ -104,7 +108,21 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert again == front
     files = {path.relative_to(out): path.read_bytes() for path in sorted(out.rglob("*.*"))}
     got = {path.relative_to(tmp_path): path.read_bytes() for path in sorted(tmp_path.rglob("*.*"))}
-    assert got == files and len(files) == 8
+    assert got == files
+    # every model has weights and a description; the alphas have no description
+    kinds = Counter(path.suffix for path in files)
+    assert kinds == {".safetensors": 8, ".toml": 7}
+
+
+def test_every_description_is_the_model_of_the_weights_beside_it(whole: tuple[Path, Front]) -> None:
+    out, _ = whole
+    for path in out.rglob("*.toml"):
+        entry = load_network_file(path)
+        with safe_open(path.with_suffix(".safetensors"), "pt") as file:
+            written = json.loads(file.metadata()["model"])
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        assert MpcVitConfig.model_validate(written) == entry.config
+        assert {key: tuple(v.shape) for key, v in entry.build().state_dict().items()} == shapes
 
 
 def test_finished_trainings_are_used_again_and_only_for_their_setting(
