@@ -87,7 +87,8 @@ def load_network(name: str) -> Network:
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise VitruviusError(f"network file {path} cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise VitruviusError(f"network file {path} cannot be read: {reason}") from error
     fields.setdefault("name", path.stem)
     try:
         return Network.model_validate(fields)

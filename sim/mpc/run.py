@@ -5,7 +5,6 @@ closed forms predict, and what came out beside PyTorch.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -123,22 +122,6 @@ class RunReport:
         """The report as plain values for JSON."""
         found = asdict(self) | {"options": self.options.model_dump()}
         return found | {"sent_and_received": self.bytes_sent + self.bytes_received}
-
-    def by_kind(self) -> list[tuple[str, int, int, int, float]]:
-        """(kind, operators, rounds, bytes sent, seconds) of what exchanges anything, the dearest
-        first.
-        """
-        number: Counter[str] = Counter()
-        rounds: Counter[str] = Counter()
-        sent: Counter[str] = Counter()
-        wall: Counter[str] = Counter()
-        for op in self.operators:
-            number[op.kind] += 1
-            rounds[op.kind] += op.rounds
-            sent[op.kind] += op.bytes_sent
-            wall[op.kind] += op.wall_s  # type: ignore[assignment]
-        kinds = sorted(number, key=lambda kind: (-sent[kind], kind))
-        return [(k, number[k], rounds[k], sent[k], wall[k]) for k in kinds if rounds[k]]
 
 
 def prepared_task(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .party import Party
+from .ring import sign_bit
 
 __all__ = ["equal", "largest", "negative", "relu", "select"]
 
@@ -30,7 +31,7 @@ def negative(party: Party, x: Tensor) -> Tensor:
         taken = party.both(twice, torch.stack([carried << stage, spread << stage]))
         carried, spread = carried ^ taken[0], taken[1]
     total = alone ^ (carried << 1)
-    return party.arithmetic((total >> 63) & 1)
+    return party.arithmetic(sign_bit(total))
 
 
 def equal(party: Party, x: Tensor, y: Tensor) -> Tensor:
