@@ -2,30 +2,29 @@
 rounding.
 
 A camera measures intensity, so a signed sum cannot be read in one exposure. Kernel and input are
-    each split
-into a positive and a negative part ("pseudo-negativity"; J. Chang et al., 2018, doi
-    10.1038/s41598-018-30619-y),
-every pair is one optical pass of non-negative fields, and electronics add the square roots with
-    their signs.
-Channels are summed in electronics too: one exposure carries one (input channel, output channel)
-    pair.
+each split into a positive and a negative part ("pseudo-negativity"; J. Chang et al., 2018, doi
+10.1038/s41598-018-30619-y), every pair is one optical pass of non-negative fields, and electronics
+add the square roots with their signs. Electronics also sum the channels, unless they share a plane
+(channel tiling): then the light adds the fields of one pass before the camera.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, TypeAlias, get_args
+from itertools import product
+from math import prod
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import VitruviusError
-from .planes import camera_amplitude, fourier_mask, input_plane, kernel_plane
+from .planes import camera_field, detected, spectrum
+from .tiling import Layout, Readout, Tiling, arrange, check_known, pitch
 
-__all__ = ["Conv4f", "Readout", "passes", "pitch"]
+__all__ = ["Conv4f", "Readout", "Tiling", "correlations", "passes", "pitch"]
 
-Readout: TypeAlias = Literal["valid", "same", "full"]
-"""Which part of the convolution is read: M - K + 1, M or M + K - 1 samples a side."""
+SAMPLES = 2**24
+"""Samples of camera planes computed at once, which bounds the memory of a large layer."""
 
 
 def passes(*, signed_input: bool, signed_kernel: bool) -> int:
@@ -35,19 +34,6 @@ def passes(*, signed_input: bool, signed_kernel: bool) -> int:
     2
     """
     return (2 if signed_input else 1) * (2 if signed_kernel else 1)
-
-
-def pitch(size: int, kernel: int, readout: Readout) -> int:
-    """Samples a side that one image of ``size`` occupies before its wrapped neighbours reach what
-    is read.
-
-    The DFT wraps round: what is read stays clear of it from M + K - 1 (full), M + K // 2 (same)
-    and M (valid) samples on.
-
-    >>> [pitch(32, 7, readout) for readout in ("full", "same", "valid")]
-    [38, 35, 32]
-    """
-    return size + {"full": kernel - 1, "same": kernel // 2, "valid": 0}[readout]
 
 
 class Conv4f(nn.Module):
@@ -60,13 +46,15 @@ class Conv4f(nn.Module):
     stride: rows and columns kept of what the camera reads; nothing is saved optically.
     groups: as in ``conv2d``; groups = channels is depthwise.
     signed_input: whether inputs may be negative; the negative part costs exposures of its own.
-    floor: see ``camera_amplitude``; training wants it well above rounding, such as 1e-6.
+    floor: see ``planes.camera_amplitude``; training wants it well above rounding, such as 1e-6.
+    tiling: what shares a plane, see ``tiling.Tiling``.
+    plane: rows and columns of the planes, even; without it the smallest that hold all tiles.
 
     Input [batch, in, h, w] to output [batch, out, h', w'], in the weight's type.
 
-    Raises ``VitruviusError`` for a weight, readout, stride or groups out of range; when called,
-    for an input of another shape, one smaller than the kernel where the readout is valid, or a
-    negative one although ``signed_input`` is false.
+    Raises ``VitruviusError`` for a weight, readout, stride, groups or tiling out of range; when
+    called, for an input of another shape, one smaller than the kernel where the readout is valid,
+    a plane smaller than one tile, or a negative input although ``signed_input`` is false.
     """
 
     weight: nn.Parameter
@@ -80,6 +68,8 @@ class Conv4f(nn.Module):
         groups: int = 1,
         signed_input: bool = True,
         floor: float = 1e-30,
+        tiling: Tiling = "none",
+        plane: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         if weight.dim() != 4 or 0 in weight.shape or not weight.is_floating_point():
@@ -87,8 +77,7 @@ class Conv4f(nn.Module):
                 "expected a floating-point weight [out, in / groups, kh, kw], got "
                 f"{str(weight.dtype).removeprefix('torch.')} {list(weight.shape)}"
             )
-        if readout not in get_args(Readout):
-            raise VitruviusError(f"readout must be {', '.join(get_args(Readout))}, got {readout!r}")
+        check_known(tiling, readout)
         if min(stride) < 1:
             raise VitruviusError(f"stride must be at least 1, got {stride}")
         if groups < 1 or weight.shape[0] % groups:
@@ -103,6 +92,8 @@ class Conv4f(nn.Module):
         self.groups = groups
         self.signed_input = signed_input
         self.floor = floor
+        self.tiling: Tiling = tiling
+        self.plane = plane
 
     @property
     def passes(self) -> int:
@@ -111,56 +102,43 @@ class Conv4f(nn.Module):
         """
         return passes(signed_input=self.signed_input, signed_kernel=bool((self.weight < 0).any()))
 
-    def plane(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the smallest even plane on which such an image does not wrap."""
-        rows, cols = (
-            max(pitch(size, kernel, self.readout), kernel)
-            for size, kernel in zip((height, width), self.weight.shape[-2:], strict=True)
+    def layout(self, batch: int, height: int, width: int) -> Layout:
+        """Where the tiles of such images lie."""
+        out, channels, kh, kw = self.weight.shape
+        return arrange(
+            self.tiling,
+            (height, width),
+            (kh, kw),
+            self.readout,
+            self.plane,
+            images=batch,
+            channels=channels,
+            kernels=out // self.groups,
         )
-        return rows + rows % 2, cols + cols % 2
+
+    def frames(self, batch: int, height: int, width: int) -> int:
+        """Exposures that ``forward`` takes for such images, all passes together."""
+        out, channels = self.weight.shape[:2]
+        layout = self.layout(batch, height, width)
+        return self.passes * layout.frames(batch, channels, out // self.groups, self.groups)
 
     def forward(self, images: Tensor) -> Tensor:
         self._check(images)
         batch, channels, height, width = images.shape
-        size = self.plane(height, width)
-        per_group = self.weight.shape[0] // self.groups
-        # [batch, group, in / groups, ...] against [group, out / groups, in / groups, ...]
         grouped = images.reshape(batch, self.groups, channels // self.groups, height, width)
-        kernels = self.weight.reshape(self.groups, per_group, *self.weight.shape[1:])
-        signed_kernel = bool((self.weight < 0).any())
-        total = images.new_zeros((batch, self.groups, per_group, *size))
-        for input_sign, part in _split(grouped, signed=self.signed_input):
-            field = input_plane(part, size)
-            for kernel_sign, kernel in _split(kernels, signed=signed_kernel):
-                mask, gain = fourier_mask(kernel_plane(kernel, size))
-                # One output channel at a time bounds the memory to the input's own planes.
-                seen = [
-                    (camera_amplitude(field, mask[:, o], self.floor) * gain[:, o]).sum(dim=2)
-                    for o in range(per_group)
-                ]
-                total = total + input_sign * kernel_sign * torch.stack(seen, dim=2)
-        read = self._read(total, height, width)
-        return read.reshape(batch, self.weight.shape[0], *read.shape[-2:])
-
-    def _read(self, plane: Tensor, height: int, width: int) -> Tensor:
-        """The samples of the readout, every stride-th, from a camera plane that wraps round."""
-        sides = zip((height, width), self.weight.shape[-2:], self.stride, (-2, -1), strict=True)
-        for size, kernel, stride, axis in sides:
-            samples = plane.shape[axis]
-            first = samples // 2 - size // 2
-            before = (kernel - 1) // 2
-            start, count = {
-                "valid": (first + before, size - kernel + 1),
-                "same": (first, size),
-                "full": (first + before - (kernel - 1), size + kernel - 1),
-            }[self.readout]
-            index = torch.arange(start, start + count, stride, device=plane.device) % samples
-            plane = plane.index_select(axis, index)
-        return plane
+        kernels = torch.unflatten(self.weight, 0, (self.groups, -1))
+        out = _convolved(
+            grouped,
+            kernels,
+            self.layout(batch, height, width),
+            stride=self.stride,
+            signed_input=self.signed_input,
+            floor=self.floor,
+        )
+        return out.flatten(1, 2)
 
     def _check(self, images: Tensor) -> None:
         channels = self.weight.shape[1] * self.groups
-        kernel = self.weight.shape[-2:]
         if images.dim() != 4 or images.shape[1] != channels or 0 in images.shape:
             raise VitruviusError(
                 f"expected images [batch, {channels}, height, width], got {list(images.shape)}"
@@ -168,18 +146,80 @@ class Conv4f(nn.Module):
         if images.dtype != self.weight.dtype:
             expected, got = (str(t.dtype).removeprefix("torch.") for t in (self.weight, images))
             raise VitruviusError(f"expected images of {expected}, the weight's type, got {got}")
-        if self.readout == "valid" and (
-            images.shape[-2] < kernel[0] or images.shape[-1] < kernel[1]
-        ):
-            raise VitruviusError(
-                f"a valid readout expects images of at least {kernel[0]} x {kernel[1]}, "
-                f"the kernel, got {images.shape[-2]} x {images.shape[-1]}"
-            )
         if not self.signed_input and bool((images < 0).any()):
             raise VitruviusError(
                 "expected a non-negative input (signed_input is false), "
                 f"got {float(images.min()):g}: the camera would lose its sign"
             )
+
+
+def correlations(
+    queries: Tensor,
+    keys: Tensor,
+    *,
+    plane: tuple[int, int] | None = None,
+    floor: float = 1e-30,
+) -> Tensor:
+    """All pairwise sums of products of ``queries`` [..., n, h, w] and ``keys`` [..., m, h, w],
+    [..., n, m]: valid correlations by mixed tiling, each leading index in frames of its own.
+
+    Equals ``queries.flatten(-2) @ keys.flatten(-2).mT``: attention scores before their scale. Both
+    may be signed, which takes 4 passes; ``arrange("mixed", ...)`` says the frames of one.
+
+    Raises ``VitruviusError`` for shapes that do not fit each other, or the plane.
+    """
+    fit = queries.dim() == keys.dim() >= 3 and queries.dtype == keys.dtype
+    lead, (rows, cols) = queries.shape[:-3], queries.shape[-2:]
+    if not fit or keys.shape[:-3] != lead or keys.shape[-2:] != (rows, cols):
+        raise VitruviusError(
+            "expected queries [..., n, h, w] and keys [..., m, h, w] of one size and type, got "
+            f"{list(queries.shape)} and {list(keys.shape)}"
+        )
+    n, m = queries.shape[-3], keys.shape[-3]
+    layout = arrange("mixed", (rows, cols), (rows, cols), "valid", plane, images=n, kernels=m)
+    images = queries.reshape(-1, n, 1, rows, cols).movedim(0, 1)
+    kernels = keys.reshape(-1, m, 1, rows, cols)
+    scores = _convolved(images, kernels, layout, floor=floor)
+    return scores[..., 0, 0].movedim(0, 1).reshape(*lead, n, m)
+
+
+def _convolved(
+    images: Tensor,
+    kernels: Tensor,
+    layout: Layout,
+    *,
+    stride: tuple[int, int] = (1, 1),
+    signed_input: bool = True,
+    floor: float = 1e-30,
+) -> Tensor:
+    """``images`` [N, groups, C, h, w] with ``kernels`` [groups, O, C, kh, kw] by the frames of
+    ``layout``, [N, groups, O, h', w'].
+    """
+    inputs = list(_split(layout.image_tiles(images), signed=signed_input))
+    filters = list(_split(layout.kernel_tiles(kernels), signed=bool((kernels < 0).any())))
+    loads, groups, sums = inputs[0][1].shape[:3]
+    outs = filters[0][1].shape[1]
+    rows, cols = (-(-side // step) for side, step in zip(layout.output, stride, strict=True))
+    tiles = (prod(layout.kernels), prod(layout.images))
+    total = images.new_zeros((loads, groups, outs, *tiles, rows, cols))
+    for n, g, c in _blocks((loads, groups, sums), prod(layout.plane)):
+        fields = [
+            (sign, spectrum(layout.input_planes(part[n, g, c]))[:, :, None])
+            for sign, part in inputs
+        ]
+        held = prod(fields[0][1].shape[:4]) * prod(layout.plane)
+        for (o,) in _blocks((outs,), held):
+            for kernel_sign, part in filters:
+                shown = part[g, o, c]
+                # A sum of non-negative taps has its largest magnitude at frequency 0.
+                gain = shown.sum(dim=(-4, -3, -2, -1))[..., *[None] * 4]
+                gain = torch.where(gain > 0, gain, torch.ones_like(gain))
+                mask = spectrum(layout.kernel_planes(shown))
+                for input_sign, field in fields:
+                    camera = layout.read(camera_field(field, mask, layout.plane), stride)
+                    amplitude = detected(camera, gain, floor).sum(dim=3)
+                    total[n, g, o] += input_sign * kernel_sign * amplitude
+    return layout.gathered(total, images.shape[0], kernels.shape[1])
 
 
 def _split(values: Tensor, *, signed: bool) -> Iterator[tuple[int, Tensor]]:
@@ -189,3 +229,17 @@ def _split(values: Tensor, *, signed: bool) -> Iterator[tuple[int, Tensor]]:
         return
     yield 1, values.clamp(min=0)
     yield -1, (-values).clamp(min=0)
+
+
+def _blocks(counts: tuple[int, ...], samples: int) -> Iterator[tuple[slice, ...]]:
+    """Slices that cover ``counts``, each of as many items of ``samples`` as ``SAMPLES`` holds, the
+    first axis first, and of one at least.
+    """
+    room = max(1, SAMPLES // samples)
+    sizes = []
+    for count in counts:
+        sizes.append(min(count, room))
+        room = max(1, room // sizes[-1])
+    starts = [range(0, count, size) for count, size in zip(counts, sizes, strict=True)]
+    for first in product(*starts):
+        yield tuple(slice(at, at + size) for at, size in zip(first, sizes, strict=True))

@@ -1,12 +1,12 @@
-"""The planes of a 4f system as centred discrete Fourier transforms, without any loss or noise.
+"""The planes of a 4f system as discrete Fourier transforms, without any loss or noise.
 
-Input plane, lens, Fourier plane with the mask, lens, camera. The optical axis is sample ``N //
-    2`` of every
-(even) plane. Both lenses transform forwards, so the camera sees the convolution rotated by 180
-    degrees about
-the axis (J. W. Goodman, *Introduction to Fourier Optics*, section 8.2). Batch and channel axes
-    come first and
-are never shifted: every transform names the last two axes.
+Input plane, lens, Fourier plane with the mask, lens, camera. The optical axis is sample ``N // 2``
+of every (even) plane. Both lenses transform forwards, so the camera sees the convolution rotated by
+180 degrees about the axis (J. W. Goodman, *Introduction to Fourier Optics*, section 8.2). Batch and
+channel axes come first and are never shifted: every transform names the last two axes.
+
+``spectrum``, ``camera_field`` and ``detected`` say the same with the axis at sample 0, upright, for
+real planes: half the samples of the Fourier plane, and no copies that only move the axis.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from ..errors import VitruviusError
 
 __all__ = [
     "camera_amplitude",
+    "camera_field",
     "centred_dft",
+    "detected",
     "fourier_mask",
     "input_plane",
     "kernel_plane",
+    "spectrum",
     "upright",
 ]
 
@@ -31,13 +34,13 @@ _AXES = (-2, -1)
 def centred_dft(plane: Tensor) -> Tensor:
     """What one lens does: the forward DFT over the last two axes, origins at sample ``N // 2``."""
     origin_first = torch.fft.ifftshift(plane, dim=_AXES)
-    spectrum: Tensor = torch.fft.fftshift(torch.fft.fft2(origin_first, dim=_AXES), dim=_AXES)
-    return spectrum
+    transformed: Tensor = torch.fft.fftshift(torch.fft.fft2(origin_first, dim=_AXES), dim=_AXES)
+    return transformed
 
 
 def upright(plane: Tensor) -> Tensor:
-    """Undoes the 180-degree rotation about sample ``N // 2``: index ``i`` goes to ``(N - i) mod
-    N``.
+    """Undoes the 180-degree rotation about sample ``N // 2``: index ``i`` goes to
+    ``(N - i) mod N``.
     """
     return plane.flip(_AXES).roll((1, 1), dims=_AXES)
 
@@ -80,11 +83,11 @@ def kernel_plane(kernel: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def fourier_mask(response: Tensor) -> tuple[Tensor, Tensor]:
-    """The passive mask of a point response [..., N, M]: complex, magnitude at most 1, and its
-    gain [..., 1, 1].
+    """The passive mask of a point response [..., N, M]: complex, magnitude at most 1, and its gain
+    [..., 1, 1].
 
-    A mask cannot amplify, so it is normalised by its largest magnitude; electronics multiply by
-    the gain. A response of zeros has a dark mask and gain 1.
+    A mask cannot amplify, so it is normalised by its largest magnitude; electronics multiply by the
+    gain. A response of zeros has a dark mask and gain 1.
     """
     mask = centred_dft(response)
     gain = mask.abs().amax(dim=_AXES, keepdim=True)
@@ -104,3 +107,28 @@ def camera_amplitude(field: Tensor, mask: Tensor, floor: float) -> Tensor:
     wave = centred_dft(centred_dft(field) * mask) / samples
     intensity = wave.real.square() + wave.imag.square()
     return upright(torch.sqrt(intensity + floor) - floor**0.5)
+
+
+def spectrum(plane: Tensor) -> Tensor:
+    """The field of a real plane [..., N, M] behind one lens, the half [..., N, M // 2 + 1] of it
+    that says the rest.
+    """
+    transformed: Tensor = torch.fft.rfft2(plane, dim=_AXES)
+    return transformed
+
+
+def camera_field(field: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """The real field at the camera [..., *size], upright, of the spectra of an input plane and of a
+    point response.
+    """
+    at_camera: Tensor = torch.fft.irfft2(field * mask, s=size, dim=_AXES)
+    return at_camera
+
+
+def detected(field: Tensor, gain: Tensor, floor: float) -> Tensor:
+    """The amplitude that the camera reads from a real ``field``, as ``camera_amplitude`` times
+    ``gain``: the field is that of a mask whose magnitudes reach ``gain`` instead of 1.
+    """
+    bias = gain * floor**0.5
+    amplitude: Tensor = torch.sqrt(torch.addcmul(bias.square(), field, field)) - bias
+    return amplitude

@@ -12,7 +12,15 @@ from torch.nn import functional
 from vitruvius.errors import VitruviusError
 from vitruvius.optical import convolution
 from vitruvius.optical.convolution import Conv4f, Readout, passes
-from vitruvius.optical.planes import camera_amplitude, centred_dft, fourier_mask, upright
+from vitruvius.optical.planes import (
+    camera_amplitude,
+    centred_dft,
+    fourier_mask,
+    input_plane,
+    kernel_plane,
+    upright,
+)
+from vitruvius.optical.tiling import Layout
 
 READOUTS: tuple[Readout, ...] = ("valid", "same", "full")
 
@@ -125,57 +133,60 @@ def test_the_mask_is_passive() -> None:
     assert float(unit) == 1
 
 
-def _wrong(name: str, function: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> float:
+def test_the_layer_is_the_planes_of_a_4f_system() -> None:
+    """Its half spectra with the axis at sample 0 give what centred planes and a passive mask do."""
+    image, kernel = normal(1, 1, 8, 7, seed=29).abs(), normal(1, 1, 3, 4, seed=30).abs()
+    mask, gain = fourier_mask(kernel_plane(kernel, (12, 14)))
+    seen = camera_amplitude(input_plane(image, (12, 14)), mask, 1e-3) * gain
+    layer = Conv4f(kernel, readout="same", signed_input=False, floor=1e-3, plane=(12, 14))
+    assert relative(layer(image), seen[..., 2:10, 4:11]) < 1e-14
+
+
+def _wrong(
+    place: object, name: str, function: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> float:
     """Relative error of the layer with one of its steps replaced."""
     images, weight = normal(2, 3, 12, 12, seed=17).abs(), normal(4, 3, 5, 5, seed=18)
     wanted = reference(images, weight, "same")
     right = relative(Conv4f(weight, readout="same")(images), wanted)
-    monkeypatch.setattr(convolution, name, function)
+    monkeypatch.setattr(place, name, function)
     wrong = relative(Conv4f(weight, readout="same")(images), wanted)
     assert right < 1e-13
     return wrong
 
 
 def test_an_unflipped_kernel_is_another_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = convolution.kernel_plane
-    unflipped = lambda kernel, size: right(kernel.flip((-2, -1)), size)  # noqa: E731
-    assert _wrong("kernel_plane", unflipped, monkeypatch) > 0.3
+    right = Layout.kernel_planes
+    unflipped = lambda self, tiles: right(self, tiles.flip((-2, -1)))  # noqa: E731
+    assert _wrong(Layout, "kernel_planes", unflipped, monkeypatch) > 0.3
 
 
-def test_a_mask_centred_half_a_plane_away_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_ifftshift(response: Tensor) -> tuple[Tensor, Tensor]:
-        spectrum = torch.fft.fftshift(torch.fft.fft2(response), dim=(-2, -1))
-        gain = spectrum.abs().amax(dim=(-2, -1), keepdim=True)
-        return spectrum / gain, gain
+@pytest.mark.parametrize("by", ["half a plane", "one sample"])
+def test_a_mask_off_its_centre_is_wrong(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Layout.kernel_planes
 
-    # The checkerboard phase moves the image by half a plane, which the camera's square root then
-    # reads.
-    assert _wrong("fourier_mask", no_ifftshift, monkeypatch) > 0.5
+    def moved(self: Layout, tiles: Tensor) -> Tensor:
+        step = 1 if by == "one sample" else self.plane[0] // 2
+        return right(self, tiles).roll((step, step), (-2, -1))
+
+    assert _wrong(Layout, "kernel_planes", moved, monkeypatch) > 0.5
 
 
-@pytest.mark.parametrize("rotation", ["none", "by one sample"])
-def test_a_camera_read_the_wrong_way_round_is_wrong(
-    rotation: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def turned(field: Tensor, mask: Tensor, floor: float) -> Tensor:
-        seen = camera_amplitude(field, mask, floor)
-        return upright(seen) if rotation == "none" else seen.roll((1, 1), dims=(-2, -1))
-
-    assert _wrong("camera_amplitude", turned, monkeypatch) > 0.1
+def test_a_camera_read_the_wrong_way_round_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = convolution.camera_field
+    turned = lambda *given: upright(right(*given))  # noqa: E731
+    assert _wrong(convolution, "camera_field", turned, monkeypatch) > 0.1
 
 
 def test_shifting_the_batch_too_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rolled(field: Tensor, mask: Tensor, floor: float) -> Tensor:
-        return torch.fft.fftshift(camera_amplitude(field, mask, floor), dim=0)
-
-    assert _wrong("camera_amplitude", rolled, monkeypatch) > 0.1
+    right = convolution.camera_field
+    rolled = lambda *given: torch.fft.fftshift(right(*given), dim=0)  # noqa: E731
+    assert _wrong(convolution, "camera_field", rolled, monkeypatch) > 0.1
 
 
 def test_reading_intensity_as_amplitude_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    def intensity(field: Tensor, mask: Tensor, floor: float) -> Tensor:
-        return camera_amplitude(field, mask, floor).square()
-
-    assert _wrong("camera_amplitude", intensity, monkeypatch) > 0.1
+    intensity = lambda field, gain, floor: field.square()  # noqa: E731
+    assert _wrong(convolution, "detected", intensity, monkeypatch) > 0.1
 
 
 def test_a_signed_input_needs_the_split_of_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,15 +210,31 @@ def test_a_signed_kernel_needs_the_split_of_the_kernel() -> None:
 
 
 @pytest.mark.parametrize(("readout", "guard"), [("full", 4), ("same", 2), ("valid", 0)])
-def test_the_guard_band_is_as_wide_as_needed(readout: Readout, guard: int) -> None:
-    """Exact at the pitch the layer takes; with two samples less the wrap is read."""
+def test_the_guard_band_is_as_wide_as_needed(
+    readout: Readout, guard: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exact on the smallest plane; with two samples less the wrap is read."""
     images, weight = normal(1, 1, 8, 8, seed=23), normal(1, 1, 5, 5, seed=24)
     layer = Conv4f(weight, readout=readout)
     wanted = reference(images, weight, readout)
-    assert layer.plane(8, 8) == (8 + guard, 8 + guard)
+    assert layer.layout(1, 8, 8).plane == (8 + guard, 8 + guard)
     assert relative(layer(images), wanted) < 1e-13
     if guard:
-        layer.plane = lambda height, width: (height + guard - 2, width + guard - 2)  # type: ignore[method-assign]
+        right = convolution.camera_field
+
+        def smaller(field: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
+            """The plane of ``size`` wrapped round into one of two samples less."""
+            seen = right(field, mask, size)
+            for axis in (-2, -1):
+                whole = seen.shape[axis]
+                seen = seen.clone()
+                ends = seen.narrow(axis, 0, 2), seen.narrow(axis, whole - 2, 2)
+                both = ends[0] + ends[1]
+                ends[0].copy_(both)
+                ends[1].copy_(both)
+            return seen
+
+        monkeypatch.setattr(convolution, "camera_field", smaller)
         assert relative(layer(images), wanted) > 0.1
 
 

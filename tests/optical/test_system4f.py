@@ -113,12 +113,21 @@ def test_the_layer_runs_through_propagation(monkeypatch: pytest.MonkeyPatch) -> 
     generator = torch.Generator().manual_seed(3)
     images = torch.randn(2, 3, 13, 13, generator=generator, dtype=torch.float64)
     weight = torch.randn(4, 3, 5, 5, generator=generator, dtype=torch.float64)
-    layer = Conv4f(weight, readout="same")
-    monkeypatch.setattr(
-        convolution, "camera_amplitude", critical(layer.plane(13, 13)[0]).camera_amplitude
-    )
+    axes = (-2, -1)
+
+    def propagated(field: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
+        """From and to planes with the axis at sample 0."""
+        plane, response = (torch.fft.irfft2(half, s=size) for half in (field, mask))
+        seen = critical(size[0]).camera_field(
+            torch.fft.fftshift(plane, axes), torch.fft.fftshift(torch.fft.fft2(response), axes)
+        )
+        return torch.fft.ifftshift(seen, axes).real
+
+    monkeypatch.setattr(convolution, "camera_field", propagated)
     wanted = functional.conv2d(images, weight, padding="same")
-    assert relative(layer(images).detach(), wanted) < 1e-10
+    for tiling, side in (("none", 16), ("channel", 30), ("mixed", 60)):
+        layer = Conv4f(weight, readout="same", tiling=tiling, plane=(side, side))  # type: ignore[arg-type]
+        assert relative(layer(images).detach(), wanted) < 1e-10, tiling
 
 
 def test_a_parabolic_lens_is_not_exact_beyond_the_paraxial() -> None:
