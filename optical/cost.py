@@ -1,235 +1,292 @@
-"""What convolutions cost on a 4f system: tiles, frames and time.
+"""What convolutions of planes cost on a 4f system: tiles, frames, time, light and conversions.
 
-Many images share one plane, side by side, while one kernel is in the Fourier plane. A frame is
-one setting of panels and camera. The time of flight through the lenses is not counted: 0.33 ns
-per 100 mm of path.
+A frame is one setting of both panels that the camera records. The time of flight through the lenses
+is not counted: 0.33 ns per 100 mm of path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import inf
+from functools import cache
+from math import isqrt, prod
+from typing import Literal, get_args
 
 from ..errors import VitruviusError
-from .convolution import Readout, passes, pitch
+from .mapping import OpticalWork
+from .schemes import passes
+from .target import OpticalSystem
+from .tiling import Layout, Tiling, arrange, pitch
 
-__all__ = [
-    "FATNET_OPTICS",
-    "PUBLISHED",
-    "ConvolutionCost",
-    "ConvolutionWork",
-    "Optics",
-    "PublishedTiming",
-    "convolution_cost",
-    "fatnet_time_per_image",
-]
+__all__ = ["Brackets", "FrameCount", "OpticalCost", "fits", "frame_count", "optical_cost", "slots"]
 
 
 @dataclass(frozen=True)
-class Optics:
-    """One 4f system: usable samples of a plane and how fast its parts change.
+class FrameCount:
+    """Frames of one operator.
 
-    Times are seconds per frame. ``read_bits_per_s`` is the camera's link; infinite where a
-    publication leaves it out. ``pipelined``: the parts work at the same time, so the slowest sets
-    the pace; otherwise one after another. ``frames_per_pass`` counts the settings one exposure
-    needs. ``source`` says where figures are from.
+    Of each of ``rounds``, which share nothing, every one of ``inputs`` settings of the input panel
+    meets every one of ``filters`` settings of the filter panel. passes: of one pair, by the signs.
+    merged: groups whose pairs with each other are computed too and thrown away. use: pairs that are
+    wanted of those that the planes hold.
     """
 
-    name: str
-    rows: int
-    cols: int
-    input_panel_s: float
-    filter_panel_s: float
-    exposure_s: float
-    source: str
-    read_bits: int = 8
-    read_bits_per_s: float = inf
-    frames_per_pass: int = 1
-    pipelined: bool = True
-
-    def __post_init__(self) -> None:
-        problems = [
-            f"{name} must be at least 1, got {value}"
-            for name, value in (
-                ("rows", self.rows),
-                ("cols", self.cols),
-                ("read_bits", self.read_bits),
-                ("frames_per_pass", self.frames_per_pass),
-            )
-            if value < 1
-        ]
-        problems += [
-            f"{name} must not be negative, got {value}"
-            for name, value in (
-                ("input_panel_s", self.input_panel_s),
-                ("filter_panel_s", self.filter_panel_s),
-                ("exposure_s", self.exposure_s),
-            )
-            if not value >= 0
-        ]
-        if not self.read_bits_per_s > 0:
-            problems.append(f"read_bits_per_s must be above 0, got {self.read_bits_per_s}")
-        if problems:
-            raise VitruviusError(f"optics {self.name}: " + "; ".join(problems))
-
-    def tiles(self, size: int, kernel: int, readout: Readout) -> int:
-        """Images of ``size`` x ``size`` that fit one plane; 0 where not even one does."""
-        side = pitch(size, kernel, readout)
-        return (self.rows // side) * (self.cols // side)
-
-    def frame(self) -> tuple[float, str]:
-        """Seconds of one frame in which everything changes, and the part that takes longest."""
-        parts = {
-            "input panel": self.input_panel_s,
-            "filter panel": self.filter_panel_s,
-            "exposure": self.exposure_s,
-            "read-out": self.rows * self.cols * self.read_bits / self.read_bits_per_s,
-        }
-        slowest = max(parts, key=lambda part: parts[part])
-        return (parts[slowest] if self.pipelined else sum(parts.values())), slowest
-
-
-@dataclass(frozen=True)
-class ConvolutionWork:
-    """One convolution layer on ``images`` images of ``size`` x ``size``, with ``kernel`` x
-    ``kernel`` taps.
-
-    ``tiled``: images share a plane while a kernel is shown; otherwise a frame holds one image.
-    """
-
-    images: int
-    in_channels: int
-    out_channels: int
-    size: int
-    kernel: int
-    readout: Readout = "same"
-    groups: int = 1
-    signed_input: bool = True
-    signed_kernel: bool = True
-    tiled: bool = True
-
-    def __post_init__(self) -> None:
-        numbers = ("images", "in_channels", "out_channels", "size", "kernel", "groups")
-        counts = {name: int(getattr(self, name)) for name in numbers}
-        problems = [
-            f"{n} must be at least 1, got {count}" for n, count in counts.items() if count < 1
-        ]
-        if not problems and (self.in_channels % self.groups or self.out_channels % self.groups):
-            problems.append(
-                f"groups must divide {self.in_channels} and {self.out_channels} channels, "
-                f"got {self.groups}"
-            )
-        if problems:
-            raise VitruviusError("convolution: " + "; ".join(problems))
+    tiling: Tiling
+    layout: Layout
+    rounds: int
+    inputs: int
+    filters: int
+    passes: int
+    merged: int
+    use: float
 
     @property
-    def pairs(self) -> int:
-        """(input channel, output channel) pairs: single-plane convolutions per image."""
-        return self.in_channels * self.out_channels // self.groups
+    def frames(self) -> int:
+        """Settings of both panels, one after another."""
+        return self.rounds * self.inputs * self.filters
 
 
 @dataclass(frozen=True)
-class ConvolutionCost:
-    """``tiles`` images share a plane; ``frames`` settings in ``time_s``; ``bottleneck`` is the
-    slowest part.
+class Brackets:
+    """Seconds that the same frames take where one thing alone sets their pace.
+
+    light: the laser at full power. panels: both panels, their data links, and the camera's period.
+    read: the camera's link.
     """
 
-    tiles: int
-    passes: int
-    frames: int
-    frame_s: float
-    time_s: float
-    bottleneck: str
-    source: str
+    light_s: float = 0.0
+    panels_s: float = 0.0
+    read_s: float = 0.0
 
-
-def convolution_cost(work: ConvolutionWork, optics: Optics) -> ConvolutionCost:
-    """Frames and time of one layer: ``passes * frames_per_pass * pairs * ceil(images / tiles)``
-    frames.
-
-    Every pair has a kernel of its own, so only images share a plane.
-    Raises ``VitruviusError`` when one image with its guard band is larger than the plane.
-    """
-    fitting = optics.tiles(work.size, work.kernel, work.readout)
-    if fitting == 0:
-        side = pitch(work.size, work.kernel, work.readout)
-        raise VitruviusError(
-            f"optics {optics.name}: a plane of {optics.rows} x {optics.cols} samples holds no "
-            f"image of {side} x {side} (size {work.size}, kernel {work.kernel}, {work.readout})"
+    def __add__(self, other: Brackets) -> Brackets:
+        return Brackets(
+            self.light_s + other.light_s,
+            self.panels_s + other.panels_s,
+            self.read_s + other.read_s,
         )
-    tiles = fitting if work.tiled else 1
-    exposures = passes(signed_input=work.signed_input, signed_kernel=work.signed_kernel)
-    loads = -(-work.images // tiles)
-    frames = exposures * optics.frames_per_pass * work.pairs * loads
-    frame_s, bottleneck = optics.frame()
-    return ConvolutionCost(
-        tiles, exposures, frames, frame_s, frames * frame_s, bottleneck, f"formula: {optics.source}"
-    )
 
-
-FATNET_OPTICS = Optics(
-    name="FatNet",
-    rows=2160,
-    cols=2160,
-    input_panel_s=0.5e-6,
-    filter_panel_s=0.5e-6,
-    exposure_s=0.5e-6,
-    frames_per_pass=2,
-    source=(
-        "Ibadulla et al., arXiv 2210.16914: panels of about 2 MHz; its timings imply four frame "
-        "periods per convolution, taken as two passes (kernel split) of two frames each; "
-        "no read-out limit"
-    ),
-)
-"""The system whose timings FatNet publishes: 2.000 us per convolution, 3136 images of 32 x 32 per
-plane.
-"""
+    @property
+    def ruling(self) -> str:
+        """The longest of the three, or nothing where all are 0."""
+        parts = {"light": self.light_s, "panels": self.panels_s, "read-out": self.read_s}
+        return max(parts, key=parts.__getitem__) if any(parts.values()) else ""
 
 
 @dataclass(frozen=True)
-class PublishedTiming:
-    """A published time per image on optics: ``convolutions`` single-plane convolutions, ``batch``
-    images.
+class OpticalCost:
+    """One operator on optics, for a batch: time_s with the system's own timing, and the energy of
+    light and converters.
+
+    input_changes, filter_changes: new patterns. read_samples: that the camera converts; results:
+    of them, values that electronics go on with.
     """
 
-    network: str
-    convolutions: int
-    batch: int
-    time_per_image_s: float
-    source: str
+    count: FrameCount
+    time_s: float
+    brackets: Brackets
+    light_j: float
+    dac_j: float
+    adc_j: float
+    input_changes: int
+    filter_changes: int
+    read_samples: int
+    results: int
 
 
-_FATNET = (
-    "published: Ibadulla et al., FatNet, AI 2023, 4(2), 361-374, "
-    "doi 10.3390/ai4020018 (arXiv 2210.16914)"
-)
+def slots(work: OpticalWork, system: OpticalSystem) -> int:
+    """Tiles of one pitch that a plane holds; 0 where not even one fits.
 
-PUBLISHED: tuple[PublishedTiming, ...] = (
-    PublishedTiming("ResNet-18", 1_220_800, 64, 3.815e-2, _FATNET),
-    PublishedTiming("ResNet-18", 1_220_800, 3136, 7.786e-4, _FATNET),
-    PublishedTiming("FatNet", 148_637, 64, 4.645e-3, _FATNET),
-    PublishedTiming("FatNet", 148_637, 3136, 9.479e-5, _FATNET),
-)
-"""FatNet's own comparison on CIFAR-100, as quoted in secondary notes on the paper; four digits."""
-
-
-def fatnet_time_per_image(
-    layers: Sequence[tuple[int, int]], *, batch: int, size: int = 32, kernel: int = 7
-) -> float:
-    """Seconds per image by FatNet's timing model: convolutions x 2.000 us / batch.
-
-    ``layers`` are (input channels, output channels). The model has no electronics, no loading of
-    weights and no read-out, and lets ``size`` and ``kernel`` of the first stage limit the batch
-    for every layer.
-
-    Raises ``VitruviusError`` when ``batch`` images do not fit one plane.
+    >>> from .target import load_optical
+    >>> token = OpticalWork(1, 1, 1, 1, (8, 8), (8, 8), "valid", (1, 1), False, True, True)
+    >>> slots(token, load_optical("optical:4f-2mhz").system)
+    72900
     """
-    tiles = FATNET_OPTICS.tiles(size, kernel, "full")
-    if not 1 <= batch <= tiles:
-        raise VitruviusError(f"batch must be 1 to {tiles}, the images on one plane, got {batch}")
-    works = (
-        ConvolutionWork(batch, fan_in, fan_out, size, kernel, "full", signed_input=False)
-        for fan_in, fan_out in layers
+    sides = zip((system.rows, system.cols), work.size, work.kernel, strict=True)
+    return prod(side // pitch(size, taps, work.readout) for side, size, taps in sides)
+
+
+def fits(work: OpticalWork, system: OpticalSystem) -> str:
+    """Why the operator does not fit the planes; empty where it does."""
+    if slots(work, system):
+        return ""
+    rows, cols = (
+        pitch(size, taps, work.readout) for size, taps in zip(work.size, work.kernel, strict=True)
     )
-    return sum(convolution_cost(work, FATNET_OPTICS).time_s for work in works) / batch
+    return (
+        f"a tile of {rows} x {cols} samples (image {work.size[0]} x {work.size[1]}, kernel "
+        f"{work.kernel[0]} x {work.kernel[1]}, {work.readout}) does not fit a plane of "
+        f"{system.rows} x {system.cols}"
+    )
+
+
+@cache
+def frame_count(
+    work: OpticalWork,
+    plane: tuple[int, int],
+    scheme: str,
+    frames_per_pass: int = 1,
+    tiling: Tiling | Literal["auto"] = "auto",
+    batch: int = 1,
+) -> FrameCount:
+    """``passes * frames_per_pass * ceil(work / tiles)`` frames for ``batch`` inputs of the model.
+
+    Kernels that come from the image are shown for each input of the batch anew. "auto" takes the
+    tiling with the fewest frames, the simplest of equals.
+
+    Raises ``VitruviusError`` for an operator that does not fit the plane.
+    """
+    every = get_args(Tiling) if tiling == "auto" else (tiling,)
+    found = [
+        _counted(one, merged, work, plane, scheme, frames_per_pass, batch)
+        for one in every
+        for merged in _merging(one, work, plane)
+    ]
+    return min(found, key=lambda item: item.frames)
+
+
+def optical_cost(
+    work: OpticalWork,
+    system: OpticalSystem,
+    tiling: Tiling | Literal["auto"] = "auto",
+    batch: int = 1,
+) -> OpticalCost:
+    """Time and energy of the light, panels and camera for ``batch`` inputs of the model.
+
+    Panels change only where the next frame needs another pattern, in the order that takes less
+    time. Raises ``VitruviusError`` for an operator that does not fit the plane.
+    """
+    if problem := fits(work, system):
+        raise VitruviusError(f"optical system {system.name}: {problem}")
+    plane = (system.rows, system.cols)
+    count = frame_count(work, plane, system.scheme, system.frames_per_pass, tiling, batch)
+    loads = -(-(work.in_channels // work.groups) // prod(count.layout.channels))
+    values = work.images * batch * loads * work.out_channels * prod(work.result)
+    results = values * count.passes * system.frames_per_pass
+    read_samples = results if system.read == "results" else count.frames * system.pixels
+    read_s = read_samples / count.frames * system.read_bits / system.read_bits_per_s
+    orders = [_changes(count, inner) for inner in ("filters", "inputs")]
+    times = [_time(order, count.frames, read_s, system) for order in orders]
+    best = min((0, 1), key=lambda place: (times[place], sum(orders[place][:2])))
+    input_changes, filter_changes, _ = orders[best]
+    written = system.pixels * system.dac_j
+    return OpticalCost(
+        count=count,
+        time_s=times[best],
+        brackets=Brackets(
+            light_s=count.frames * system.light_s,
+            panels_s=_panels(orders[best], count.frames, system),
+            read_s=count.frames * read_s,
+        ),
+        light_j=count.frames * system.laser_j,
+        dac_j=(input_changes + filter_changes) * written,
+        adc_j=read_samples * system.adc_j,
+        input_changes=input_changes,
+        filter_changes=filter_changes,
+        read_samples=read_samples,
+        results=results,
+    )
+
+
+def _merging(tiling: Tiling, work: OpticalWork, plane: tuple[int, int]) -> Iterator[int]:
+    """How many groups may meet in one frame: one; and as many as leave room for all pairs."""
+    yield 1
+    if tiling != "mixed" or work.groups == 1:
+        return
+    steps = [
+        pitch(size, taps, work.readout) for size, taps in zip(work.size, work.kernel, strict=True)
+    ]
+    room = prod(side // step for side, step in zip(plane, steps, strict=True))
+    each = work.images * (work.out_channels // work.groups)
+    most = min(work.groups, isqrt(room // each))
+    if most > 1:
+        yield most
+
+
+def _counted(
+    tiling: Tiling,
+    merged: int,
+    work: OpticalWork,
+    plane: tuple[int, int],
+    scheme: str,
+    frames_per_pass: int,
+    batch: int,
+) -> FrameCount:
+    images = work.images if work.dynamic else work.images * batch
+    channels = work.in_channels // work.groups
+    kernels = work.out_channels // work.groups
+    layout = arrange(
+        tiling,
+        work.size,
+        work.kernel,
+        work.readout,
+        plane,
+        images=images * merged,
+        channels=channels,
+        kernels=kernels * merged,
+    )
+    loads = [
+        -(-number // prod(grid))
+        for number, grid in (
+            (images * merged, layout.images),
+            (channels, layout.channels),
+            (kernels * merged, layout.kernels),
+        )
+    ]
+    all_passes = passes(
+        scheme,  # type: ignore[arg-type]
+        signed_input=work.signed_input,
+        signed_kernel=work.signed_kernel,
+    )
+    parts = 2 if work.signed_input and scheme in ("split", "intensity", "offset") else 1
+    rounds = -(-work.groups // merged) * loads[1] * (batch if work.dynamic else 1)
+    inputs = loads[0] * parts * frames_per_pass
+    filters = loads[2] * all_passes // parts
+    wanted = work.images * batch * work.pairs * all_passes * frames_per_pass
+    tiles = prod(side // step for side, step in zip(plane, layout.pitch, strict=True))
+    use = wanted / (rounds * inputs * filters * tiles)
+    return FrameCount(tiling, layout, rounds, inputs, filters, all_passes, merged, use)
+
+
+def _changes(count: FrameCount, inner: str) -> tuple[int, int, int]:
+    """New patterns on the input panel and on the filter panel, and frames in which both change,
+    where the inner loop is over ``inner``.
+    """
+    outer = count.inputs if inner == "filters" else count.filters
+    both = count.rounds * outer
+    return (both, count.frames, both) if inner == "filters" else (count.frames, both, both)
+
+
+def _time(
+    changes: tuple[int, int, int], frames: int, read_s: float, system: OpticalSystem
+) -> float:
+    exposed = max(system.exposure_s, system.light_s)
+    total = 0.0
+    for number, panels in _kinds(changes, frames, system):
+        if system.pipelined:
+            total += number * max(*panels, exposed, read_s)
+        else:
+            total += number * (sum(panels) + exposed + read_s)
+    return total
+
+
+def _panels(changes: tuple[int, int, int], frames: int, system: OpticalSystem) -> float:
+    together = max if system.pipelined else sum
+    return sum(
+        number * together((*panels, system.exposure_s))
+        for number, panels in _kinds(changes, frames, system)
+    )
+
+
+def _kinds(
+    changes: tuple[int, int, int], frames: int, system: OpticalSystem
+) -> list[tuple[int, tuple[float, float]]]:
+    """Frames in which both panels change, and those in which one does, with the times of both."""
+    link = system.pixels * system.write_bits / system.write_bits_per_s
+    times = (max(system.input_panel_s, link), max(system.filter_panel_s, link))
+    input_changes, filter_changes, both = changes
+    return [
+        (both, times),
+        (input_changes - both, (times[0], 0.0)),
+        (filter_changes - both, (0.0, times[1])),
+        (frames - input_changes - filter_changes + both, (0.0, 0.0)),
+    ]
