@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 from typing import TypeAlias
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from ..errors import VitruviusError
 from .camera import Camera
-from .convolution import Readout, pitch
+from .convolution import paired
 from .devices import MaskKind, quantized, shifted, shown_mask
-from .planes import centred_dft, fourier_mask, input_plane, kernel_plane, upright
+from .planes import fourier_mask
 from .schemes import Scheme, box_sum, exposures, kernel_offset, recombined
+from .tiling import Layout, Readout, Tiling, arrange, blocks
 
 __all__ = ["Bench", "Wave", "dft_wave"]
 
@@ -24,9 +26,12 @@ critically sampled ``System4f.camera_field``."""
 
 
 def dft_wave(plane: Tensor, mask: Tensor) -> Tensor:
-    """Two lenses as two DFTs."""
-    samples = plane.shape[-2] * plane.shape[-1]
-    return upright(centred_dft(centred_dft(plane) * mask) / samples)
+    """Two lenses as two DFTs. Turning the second one's result upright makes it an inverse DFT."""
+    axes = (-2, -1)
+    field = torch.fft.fft2(torch.fft.ifftshift(plane, dim=axes))
+    seen: Tensor = torch.fft.ifft2(field * torch.fft.ifftshift(mask, dim=axes))
+    centred: Tensor = torch.fft.fftshift(seen, dim=axes)
+    return centred
 
 
 @dataclass(frozen=True)
@@ -71,69 +76,151 @@ class Bench:
         weight: Tensor,
         *,
         readout: Readout = "same",
+        stride: tuple[int, int] = (1, 1),
+        groups: int = 1,
+        tiling: Tiling = "none",
         scheme: Scheme = "split",
         signed_input: bool = True,
         generator: torch.Generator | None = None,
         wave: Wave = dft_wave,
         floor: float = 1e-30,
     ) -> Tensor:
-        """``conv2d`` of ``images`` [batch, in, h, w] with ``weight`` [out, in, kh, kw] as this
-        bench computes it, [batch, out, h', w']; channels are summed by electronics.
+        """``conv2d`` of ``images`` [batch, in, h, w] with ``weight`` [out, in / groups, kh, kw] as
+        this bench computes it, [batch, out, h', w']. Channels that do not share a plane are summed
+        by electronics; tiles lie about the optical axis.
 
         Every mask uses the panel's whole range; the light of an exposure is set so that all
-        exposures of one (input, output) channel pair have one scale and one camera setting, at
-        which the brightest pixel of this call fills the well. ``generator`` draws the noise.
+        exposures of one filled plane have one scale and one camera setting, at which the brightest
+        pixel of this call fills the well. ``generator`` draws the noise.
 
         Raises ``VitruviusError`` for shapes that do not fit each other or the plane.
         """
-        kernel_size = (weight.shape[-2], weight.shape[-1])
-        self._check(images, weight, readout)
-        signed_kernel = bool((weight < 0).any())
+        self._check(images, weight, groups)
+        size, kernel = ((t.shape[-2], t.shape[-1]) for t in (images, weight))
+        grouped = torch.unflatten(images, 1, (groups, -1))
+        kernels = torch.unflatten(weight, 0, (groups, -1))
+        layout = arrange(
+            tiling,
+            size,
+            kernel,
+            readout,
+            self.size,
+            images=images.shape[0],
+            channels=weight.shape[1],
+            kernels=kernels.shape[1],
+        )
+        run = _Run(scheme, signed_input, bool((weight < 0).any()), generator, wave, floor)
+        return self._convolved(grouped, kernels, layout, run, stride).flatten(1, 2)
+
+    def correlations(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        *,
+        scheme: Scheme = "split",
+        generator: torch.Generator | None = None,
+        wave: Wave = dft_wave,
+        floor: float = 1e-30,
+    ) -> Tensor:
+        """``convolution.correlations`` of ``queries`` [..., n, h, w] with ``keys`` [..., m, h, w]
+        as this bench computes it, [..., n, m]: all pairs in frames of mixed tiling.
+
+        Raises ``VitruviusError`` for shapes that do not fit each other or the plane.
+        """
+        images, kernels = paired(queries, keys)
+        size = (images.shape[-2], images.shape[-1])
+        n, m = images.shape[0], kernels.shape[1]
+        layout = arrange("mixed", size, size, "valid", self.size, images=n, kernels=m)
+        signed = [bool((planes < 0).any()) for planes in (images, kernels)]
+        run = _Run(scheme, signed[0], signed[1], generator, wave, floor)
+        scores = self._convolved(images, kernels, layout, run)[..., 0, 0]
+        return scores.movedim(0, 1).reshape(*queries.shape[:-3], n, m)
+
+    def _convolved(
+        self,
+        images: Tensor,
+        kernels: Tensor,
+        layout: Layout,
+        run: _Run,
+        stride: tuple[int, int] = (1, 1),
+    ) -> Tensor:
+        """``images`` [N, groups, C, h, w] with ``kernels`` [groups, O, C, kh, kw],
+        [N, groups, O, h', w'].
+        """
         scale = images.detach().abs().amax().clamp(min=torch.finfo(images.dtype).tiny)
         shown_images = images / scale
         if self.input_levels is not None:
             shown_images = quantized(shown_images, self.input_levels)
-        outputs = []
-        for kernels in weight:
-            shown = exposures(
-                shown_images,
-                kernels,
-                scheme,
-                signed_input=signed_input,
-                signed_kernel=signed_kernel,
-            )
-            planes = [fourier_mask(kernel_plane(e.kernel, self.size)) for e in shown]
-            gain = torch.stack([own for _, own in planes]).amax(0)
-            waves = [
-                self._wave(input_plane(e.image, self.size), mask, wave) * (own / gain)
-                for e, (mask, own) in zip(shown, planes, strict=True)
-            ]
-            largest = torch.stack([w.detach().abs().amax(dim=(0, -2, -1)) for w in waves]).amax(0)
-            largest = largest[:, None, None].clamp(min=torch.finfo(images.dtype).tiny)
-            reference = self.reference * largest
-            measured = self._measured(
-                [
-                    w + e.reference * reference if e.reference else w
-                    for w, e in zip(waves, shown, strict=True)
-                ],
-                generator,
-            )
-            total = recombined(
-                shown,
-                [intensity * gain.square() for intensity in measured],
-                scheme,
-                reference=reference * gain,
-                floor=floor,
-            )
-            read = _read(total, images.shape[-2:], kernel_size, readout)
-            if scheme == "offset":
-                box = box_sum(shown_images, kernels)
-                read = read - kernel_offset(kernels) * _cut(box, kernel_size, readout)
-            outputs.append(read.sum(dim=1))
-        factor = scale**2 if scheme == "intensity" else scale
-        return torch.stack(outputs, dim=1) * factor
+        image_tiles, kernel_tiles = layout.image_tiles(shown_images), layout.kernel_tiles(kernels)
+        loads, groups, sums = image_tiles.shape[:3]
+        outs = kernel_tiles.shape[1]
+        parts: dict[tuple[int, int], list[Tensor]] = {}
+        # one camera setting holds for all images, so those are never computed apart
+        for o, g, c in blocks((outs, groups, sums), loads * prod(self.size)):
+            seen = self._seen(image_tiles[:, g, c], kernel_tiles[g, o, c], layout, run)
+            parts.setdefault((g.start, o.start), []).append(layout.read(seen, stride).sum(dim=3))
+        starts = sorted({start for start, _ in parts}), sorted({start for _, start in parts})
+        read = torch.cat(
+            [
+                torch.cat([torch.stack(parts[g, o]).sum(0) for o in starts[1]], dim=2)
+                for g in starts[0]
+            ],
+            dim=1,
+        )
+        total = layout.gathered(read, images.shape[0], kernels.shape[1])
+        if run.scheme == "offset":
+            # the sum under the window of every image and channel, [N, groups, C, h', w']
+            box = torch.unflatten(box_sum(shown_images.flatten(1, 2), kernels), 1, (groups, -1))
+            box = box[..., *layout.window(stride)]
+            total = total - torch.einsum("goc,ngchw->ngohw", kernel_offset(kernels)[..., 0, 0], box)
+        return total * (scale**2 if run.scheme == "intensity" else scale)
 
-    def _wave(self, plane: Tensor, mask: Tensor, wave: Wave) -> Tensor:
+    def _seen(self, images: Tensor, kernels: Tensor, layout: Layout, run: _Run) -> Tensor:
+        """What electronics make of the exposures of tiles ``images`` [N', groups, C', ...] and
+        ``kernels`` [groups, O', C', ...], [N', groups, O', C', *size], its first slot first.
+        """
+        shown = exposures(
+            images,
+            kernels,
+            run.scheme,
+            signed_input=run.signed_input,
+            signed_kernel=run.signed_kernel,
+        )
+        input_shift, kernel_shift = layout.centring
+        axes = (-2, -1)
+        masks = [
+            fourier_mask(layout.kernel_planes(e.kernel).roll(kernel_shift, axes)) for e in shown
+        ]
+        gain = torch.stack([own for _, own in masks]).amax(0)
+        waves = [
+            self._wave(layout.input_planes(e.image).roll(input_shift, axes)[:, :, None], mask, run)
+            * (own / gain)
+            for e, (mask, own) in zip(shown, masks, strict=True)
+        ]
+        largest = torch.stack([w.detach().abs().amax(dim=(0, -2, -1)) for w in waves]).amax(0)
+        largest = largest[..., None, None].clamp(min=torch.finfo(gain.dtype).tiny)
+        reference = self.reference * largest
+        measured = self._measured(
+            [
+                w + e.reference * reference if e.reference else w
+                for w, e in zip(waves, shown, strict=True)
+            ],
+            run.generator,
+        )
+        total = recombined(
+            shown,
+            [intensity * gain.square() for intensity in measured],
+            run.scheme,
+            reference=reference * gain,
+            floor=run.floor,
+        )
+        back = [
+            side // 2 - first - second
+            for side, first, second in zip(self.size, input_shift, kernel_shift, strict=True)
+        ]
+        return total.roll(back, axes)
+
+    def _wave(self, plane: Tensor, mask: Tensor, run: _Run) -> Tensor:
         mask = shown_mask(
             mask,
             self.mask,
@@ -142,55 +229,35 @@ class Bench:
         )
         if any(self.mask_shift):
             mask = shifted(mask, self.mask_shift)
-        at_camera = wave(plane, mask)
+        at_camera = run.wave(plane, mask)
         return shifted(at_camera, self.camera_shift) if any(self.camera_shift) else at_camera
 
     def _measured(self, waves: list[Tensor], generator: torch.Generator | None) -> list[Tensor]:
         intensities = [wave.real.square() + wave.imag.square() for wave in waves]
         brightest = torch.stack([i.detach().amax(dim=(0, -2, -1)) for i in intensities]).amax(0)
-        brightest = brightest.clamp(min=torch.finfo(brightest.dtype).tiny)[:, None, None]
+        brightest = brightest.clamp(min=torch.finfo(brightest.dtype).tiny)[..., None, None]
         return [self.camera.measure(i, brightest, generator) for i in intensities]
 
-    def _check(self, images: Tensor, weight: Tensor, readout: Readout) -> None:
-        shapes_fit = images.dim() == weight.dim() == 4 and images.shape[1] == weight.shape[1]
+    def _check(self, images: Tensor, weight: Tensor, groups: int) -> None:
+        shapes_fit = images.dim() == weight.dim() == 4 and groups >= 1
+        if shapes_fit:
+            shapes_fit = (
+                images.shape[1] == weight.shape[1] * groups and not weight.shape[0] % groups
+            )
         if not shapes_fit or 0 in (*images.shape, *weight.shape):
             raise VitruviusError(
-                "expected images [batch, in, h, w] and a weight [out, in, kh, kw], got "
-                f"{list(images.shape)} and {list(weight.shape)}"
+                "expected images [batch, in, h, w] and a weight [out, in / groups, kh, kw], got "
+                f"{list(images.shape)} and {list(weight.shape)} with groups {groups}"
             )
-        for side, taps, axis in zip(images.shape[-2:], weight.shape[-2:], (0, 1), strict=True):
-            if readout == "valid" and taps > side:
-                raise VitruviusError(
-                    f"a valid readout expects images of at least {taps} samples a side, the "
-                    f"kernel, got {side}"
-                )
-            needed = max(pitch(side, taps, readout), taps)
-            if needed > self.size[axis]:
-                raise VitruviusError(
-                    f"a plane of {self.size[0]} x {self.size[1]} samples is too small: an image "
-                    f"of {side} and a kernel of {taps} samples need {needed} for a {readout} "
-                    "readout, or the image wraps round into itself"
-                )
 
 
-def _cut(full: Tensor, kernel: tuple[int, int], readout: Readout) -> Tensor:
-    """The readout's part of a full convolution [..., h + kh - 1, w + kw - 1]."""
-    for axis, taps in zip((-2, -1), kernel, strict=True):
-        size = full.shape[axis] - taps + 1
-        start, count = {
-            "valid": (taps - 1, size - taps + 1),
-            "same": (taps - 1 - (taps - 1) // 2, size),
-            "full": (0, full.shape[axis]),
-        }[readout]
-        full = full.narrow(axis, start, count)
-    return full
+@dataclass(frozen=True)
+class _Run:
+    """How one call is run."""
 
-
-def _read(plane: Tensor, image: torch.Size, kernel: tuple[int, int], readout: Readout) -> Tensor:
-    """The readout's part of a camera plane that wraps round."""
-    for axis, size, taps in zip((-2, -1), image, kernel, strict=True):
-        samples = plane.shape[axis]
-        start = samples // 2 - size // 2 + (taps - 1) // 2 - (taps - 1)
-        index = torch.arange(start, start + size + taps - 1, device=plane.device) % samples
-        plane = plane.index_select(axis, index)
-    return _cut(plane, kernel, readout)
+    scheme: Scheme
+    signed_input: bool
+    signed_kernel: bool
+    generator: torch.Generator | None
+    wave: Wave
+    floor: float

@@ -11,7 +11,6 @@ add the square roots with their signs. Electronics also sum the channels, unless
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
 from math import prod
 
 import torch
@@ -19,12 +18,9 @@ from torch import Tensor, nn
 
 from ..errors import VitruviusError
 from .planes import camera_field, detected, spectrum
-from .tiling import Layout, Readout, Tiling, arrange, check_known, pitch
+from .tiling import Layout, Readout, Tiling, arrange, blocks, check_known, pitch
 
-__all__ = ["Conv4f", "Readout", "Tiling", "correlations", "passes", "pitch"]
-
-SAMPLES = 2**24
-"""Samples of camera planes computed at once, which bounds the memory of a large layer."""
+__all__ = ["Conv4f", "Readout", "Tiling", "correlations", "paired", "passes", "pitch"]
 
 
 def passes(*, signed_input: bool, signed_kernel: bool) -> int:
@@ -168,19 +164,29 @@ def correlations(
 
     Raises ``VitruviusError`` for shapes that do not fit each other, or the plane.
     """
-    fit = queries.dim() == keys.dim() >= 3 and queries.dtype == keys.dtype
-    lead, (rows, cols) = queries.shape[:-3], queries.shape[-2:]
-    if not fit or keys.shape[:-3] != lead or keys.shape[-2:] != (rows, cols):
+    images, kernels = paired(queries, keys)
+    size = (images.shape[-2], images.shape[-1])
+    n, m = images.shape[0], kernels.shape[1]
+    layout = arrange("mixed", size, size, "valid", plane, images=n, kernels=m)
+    scores = _convolved(images, kernels, layout, floor=floor)[..., 0, 0]
+    return scores.movedim(0, 1).reshape(*queries.shape[:-3], n, m)
+
+
+def paired(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """``queries`` [..., n, h, w] as images [n, groups, 1, h, w] and ``keys`` [..., m, h, w] as
+    kernels [groups, m, 1, h, w]: every leading index is a group.
+
+    Raises ``VitruviusError`` for shapes that do not fit each other.
+    """
+    lead, size = queries.shape[:-3], queries.shape[-2:]
+    alike = queries.dim() >= 3 and keys.shape[:-3] == lead and keys.shape[-2:] == size
+    if not alike or keys.dim() != queries.dim() or keys.dtype != queries.dtype:
         raise VitruviusError(
             "expected queries [..., n, h, w] and keys [..., m, h, w] of one size and type, got "
             f"{list(queries.shape)} and {list(keys.shape)}"
         )
-    n, m = queries.shape[-3], keys.shape[-3]
-    layout = arrange("mixed", (rows, cols), (rows, cols), "valid", plane, images=n, kernels=m)
-    images = queries.reshape(-1, n, 1, rows, cols).movedim(0, 1)
-    kernels = keys.reshape(-1, m, 1, rows, cols)
-    scores = _convolved(images, kernels, layout, floor=floor)
-    return scores[..., 0, 0].movedim(0, 1).reshape(*lead, n, m)
+    images = queries.reshape(-1, queries.shape[-3], 1, *size).movedim(0, 1)
+    return images, keys.reshape(-1, keys.shape[-3], 1, *size)
 
 
 def _convolved(
@@ -202,13 +208,13 @@ def _convolved(
     rows, cols = (-(-side // step) for side, step in zip(layout.output, stride, strict=True))
     tiles = (prod(layout.kernels), prod(layout.images))
     total = images.new_zeros((loads, groups, outs, *tiles, rows, cols))
-    for n, g, c in _blocks((loads, groups, sums), prod(layout.plane)):
+    for n, g, c in blocks((loads, groups, sums), prod(layout.plane)):
         fields = [
             (sign, spectrum(layout.input_planes(part[n, g, c]))[:, :, None])
             for sign, part in inputs
         ]
         held = prod(fields[0][1].shape[:4]) * prod(layout.plane)
-        for (o,) in _blocks((outs,), held):
+        for (o,) in blocks((outs,), held):
             for kernel_sign, part in filters:
                 shown = part[g, o, c]
                 # A sum of non-negative taps has its largest magnitude at frequency 0.
@@ -229,17 +235,3 @@ def _split(values: Tensor, *, signed: bool) -> Iterator[tuple[int, Tensor]]:
         return
     yield 1, values.clamp(min=0)
     yield -1, (-values).clamp(min=0)
-
-
-def _blocks(counts: tuple[int, ...], samples: int) -> Iterator[tuple[slice, ...]]:
-    """Slices that cover ``counts``, each of as many items of ``samples`` as ``SAMPLES`` holds, the
-    first axis first, and of one at least.
-    """
-    room = max(1, SAMPLES // samples)
-    sizes = []
-    for count in counts:
-        sizes.append(min(count, room))
-        room = max(1, room // sizes[-1])
-    starts = [range(0, count, size) for count, size in zip(counts, sizes, strict=True)]
-    for first in product(*starts):
-        yield tuple(slice(at, at + size) for at, size in zip(first, sizes, strict=True))

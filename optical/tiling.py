@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from math import ceil, isqrt, prod
 from typing import Literal, TypeAlias, get_args
 
@@ -22,7 +23,7 @@ from torch.nn import functional
 
 from ..errors import VitruviusError
 
-__all__ = ["Layout", "Readout", "Tiling", "arrange", "check_known", "pitch"]
+__all__ = ["Layout", "Readout", "Tiling", "arrange", "blocks", "check_known", "pitch"]
 
 Readout: TypeAlias = Literal["valid", "same", "full"]
 """Which part of the convolution is read: M - K + 1, M or M + K - 1 samples a side."""
@@ -36,6 +37,9 @@ kernel: one image, many kernels;
 channel: the channels of many images and of one kernel, summed by the light;
 mixed: many images and many kernels, every pair of them in one frame.
 """
+
+SAMPLES = 2**24
+"""Samples of camera planes computed at once, which bounds the memory of a large layer."""
 
 
 def pitch(size: int, kernel: int, readout: Readout) -> int:
@@ -79,6 +83,22 @@ class Layout:
         rows, cols = (
             {"valid": size - taps + 1, "same": size, "full": size + taps - 1}[self.readout]
             for size, taps in zip(self.size, self.kernel, strict=True)
+        )
+        return rows, cols
+
+    def window(self, stride: tuple[int, int] = (1, 1)) -> tuple[slice, slice]:
+        """The rows and columns of a full convolution that are read."""
+        rows, cols = (
+            slice(start, start + count, step)
+            for start, count, step in zip(
+                (
+                    {"valid": taps - 1, "same": taps // 2, "full": 0}[self.readout]
+                    for taps in self.kernel
+                ),
+                self.output,
+                stride,
+                strict=True,
+            )
         )
         return rows, cols
 
@@ -127,13 +147,7 @@ class Layout:
         """Every stride-th sample of the readout of all pairs on the upright plane ``camera``
         [..., *plane], [..., kernels, images, h', w'].
         """
-        starts = [
-            {"valid": taps - 1, "same": taps // 2, "full": 0}[self.readout] for taps in self.kernel
-        ]
-        rows, cols = (
-            slice(start, start + count, step)
-            for start, count, step in zip(starts, self.output, stride, strict=True)
-        )
+        rows, cols = self.window(stride)
         slots = self._slots(camera, self.kernels, self.images)
         # the light adds the channels up in the last of their slots
         pairs = slots[..., :, :, -1, rows, :, :, -1, cols]
@@ -235,6 +249,23 @@ def arrange(
         rows, cols = (prod(parts) for parts in zip(steps, own, side_by_side, filters, strict=True))
         plane = (rows + rows % 2, cols + cols % 2)
     return Layout(plane, size, kernel, readout, side_by_side, own, filters)
+
+
+def blocks(counts: tuple[int, ...], samples: int) -> Iterator[tuple[slice, ...]]:
+    """Slices that cover ``counts``, each of as many items of ``samples`` as ``SAMPLES`` holds, the
+    first axis first, and of one at least.
+
+    >>> [(a.stop - a.start, b.start) for a, b in blocks((2, 3), SAMPLES // 3)]
+    [(2, 0), (2, 1), (2, 2)]
+    """
+    room = max(1, SAMPLES // samples)
+    sizes = []
+    for count in counts:
+        sizes.append(min(count, room))
+        room = max(1, room // sizes[-1])
+    starts = [range(0, count, size) for count, size in zip(counts, sizes, strict=True)]
+    for first in product(*starts):
+        yield tuple(slice(at, at + size) for at, size in zip(first, sizes, strict=True))
 
 
 def check_known(tiling: str, readout: str) -> None:

@@ -255,9 +255,7 @@ def test_a_plane_too_small_and_bad_shapes_are_one_sentence_each() -> None:
         Bench((31, 32))
     with pytest.raises(VitruviusError, match=r"got \[1, 1, 30, 30\] and \[1, 2, 5, 5\]"):
         Bench((64, 64)).convolve(image, kernel.expand(1, 2, 5, 5))
-    with pytest.raises(
-        VitruviusError, match="images of at least 5 samples a side, the kernel, got 4"
-    ):
+    with pytest.raises(VitruviusError, match="images of at least 5 x 5, the kernel, got 4 x 4"):
         Bench((64, 64)).convolve(image[..., :4, :4], kernel, readout="valid")
     with pytest.raises(VitruviusError, match="mask must be complex, phase"):
         Bench((64, 64), mask="grey").convolve(image, kernel)  # type: ignore[arg-type]
