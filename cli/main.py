@@ -19,6 +19,7 @@ from . import (
     generate,
     mpc,
     npu,
+    optical,
     quantize,
     search,
     simulate,
@@ -103,6 +104,7 @@ app.command("sqnr")(sqnr.sqnr)
 app.command("doctor")(doctor.doctor)
 app.add_typer(mpc.app, name="mpc")
 app.add_typer(npu.app, name="npu")
+app.add_typer(optical.app, name="optical")
 app.add_typer(train.app, name="train")
 app.add_typer(search.app, name="search")
 
