@@ -31,6 +31,7 @@ RANDOM = "it draws random numbers"
 
 _TORCH = str(Path(torch.__file__).parent)
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_RESHAPES = ("aten.reshape.default", "aten.view.default")
 
 
 class Raiser:
@@ -283,6 +284,10 @@ class Raiser:
             result = cast("torch._ops.OpOverload", call.node.target)(**arguments)
         parameter = any(isinstance(value, Weight) and value.parameter for value in reads)
         key = f"{self._path}.{call.node.name}" if self._path else call.node.name
+        if call.target in _RESHAPES and len(reads) == 1 and isinstance(reads[0], Weight):
+            key = reads[0].key.removesuffix(
+                ".folded"
+            )  # a parameter in another shape keeps its name
         if isinstance(result, Tensor):
             shared = _shared_axis(call.node.meta["val"], result)
             for value in reads:

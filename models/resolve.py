@@ -138,16 +138,15 @@ def resized(entry: ZooModel | ZooNetwork, image_size: int) -> ZooModel | ZooNetw
 
 def entry_workload(entry: ZooModel | ZooNetwork, *, shapes: bool = False) -> Workload:
     """The workload of a zoo entry; ``shapes`` as for ``resolve_model``."""
-    if shapes and entry.config.parameters > _LARGE and getattr(entry, "weights", None) is None:
+    if shapes and entry.config.parameters > _LARGE and entry.weights is None:
         with torch.device("meta"):
             return Workload(entry.name, entry.build().eval(), entry.example_inputs(), None)
-    if isinstance(entry, ZooNetwork):
-        return Workload(entry.name, entry.build().eval(), entry.example_inputs(), None)
     module = entry.build()
     if entry.weights is not None:
         load_pretrained(module, entry.weights)
     dataset = entry.dataset() if entry.dataset is not None else None
-    return Workload(entry.name, module.eval(), entry.example_inputs(), dataset, entry.task)
+    task = entry.task if isinstance(entry, ZooModel) else None
+    return Workload(entry.name, module.eval(), entry.example_inputs(), dataset, task)
 
 
 def _load_file(path: Path) -> ModuleType:

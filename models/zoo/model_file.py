@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ..datasets import Dataset
 
-__all__ = ["ModelFile", "ZooModel", "build", "load_model_file", "problems"]
+__all__ = ["DATASETS", "ModelFile", "ZooModel", "build", "load_model_file", "problems"]
 
 _SEED = 0
 
@@ -122,7 +122,7 @@ def load_model_file(path: Path) -> ZooModel:
         source=file.source,
         config=file.model,
         weights=None if file.weights is None else path.parent / file.weights,
-        dataset=None if file.dataset is None else _DATASETS[file.dataset],
+        dataset=None if file.dataset is None else DATASETS[file.dataset],
         task=file.task,
     )
 
@@ -165,4 +165,5 @@ def _mnistm() -> Dataset:
     return mnistm()
 
 
-_DATASETS: dict[str, Callable[[], Dataset]] = {"digits": _digits, "mnistm": _mnistm}
+DATASETS: dict[str, Callable[[], Dataset]] = {"digits": _digits, "mnistm": _mnistm}
+"""What a file's ``dataset`` names."""

@@ -1,4 +1,5 @@
-"""Networks other than Vision Transformers: their TOML files, which say their ``kind``.
+"""Networks of other kinds than the zoo's Vision Transformer: their TOML files, which say their
+``kind``.
 
 Nothing here imports torch before a network is built.
 """
@@ -7,20 +8,24 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...errors import VitruviusError, nearest
+from .convshare_config import ConvShareConfig
 from .encoder_config import ConvEncoderConfig
 from .language_config import LanguageConfig, ScanConfig
-from .model_file import problems
+from .model_file import DATASETS, problems
 from .mpcvit_config import MpcVitConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from ..datasets import Dataset
 
 __all__ = [
     "NETWORKS",
@@ -32,12 +37,19 @@ __all__ = [
     "with_image_size",
 ]
 
-NetworkConfig: TypeAlias = "ConvEncoderConfig | LanguageConfig | MpcVitConfig | ScanConfig"
+NetworkConfig: TypeAlias = (
+    "ConvEncoderConfig | ConvShareConfig | LanguageConfig | MpcVitConfig | ScanConfig"
+)
 _KINDS: dict[
     str,
-    type[ConvEncoderConfig] | type[LanguageConfig] | type[MpcVitConfig] | type[ScanConfig],
+    type[ConvEncoderConfig]
+    | type[ConvShareConfig]
+    | type[LanguageConfig]
+    | type[MpcVitConfig]
+    | type[ScanConfig],
 ] = {
     "conv_encoder": ConvEncoderConfig,
+    "convshare": ConvShareConfig,
     "language": LanguageConfig,
     "mpcvit": MpcVitConfig,
     "scan": ScanConfig,
@@ -52,12 +64,17 @@ class _NetworkFile(BaseModel):
     family: str
     summary: str = ""
     source: str = ""
-    model: ConvEncoderConfig | LanguageConfig | MpcVitConfig | ScanConfig
+    weights: str | None = None
+    dataset: Literal["digits", "mnistm"] | None = None
+    model: ConvEncoderConfig | ConvShareConfig | LanguageConfig | MpcVitConfig | ScanConfig
 
 
 @dataclass(frozen=True)
 class ZooNetwork:
-    """One network that a TOML file describes; its weights are random, the same every time."""
+    """One network that a TOML file describes.
+
+    ``weights`` is its safetensors file or None; ``dataset`` makes its images, if it has any.
+    """
 
     name: str
     kind: str
@@ -65,6 +82,8 @@ class ZooNetwork:
     summary: str
     source: str
     config: NetworkConfig
+    weights: Path | None = None
+    dataset: Callable[[], Dataset] | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -72,7 +91,9 @@ class ZooNetwork:
         return self.config.input_shape
 
     def build(self) -> nn.Module:
-        """The module with random weights; torch's own generator stays as it is."""
+        """The module with random weights, the same every time; torch's own generator stays as it
+        is.
+        """
         import torch
 
         with torch.random.fork_rng(devices=[]):
@@ -92,6 +113,10 @@ def _module(config: NetworkConfig) -> nn.Module:
         from .conv_encoder import ConvEncoder
 
         return ConvEncoder(config)
+    if isinstance(config, ConvShareConfig):
+        from .convshare import ConvShareVit
+
+        return ConvShareVit(config)
     if isinstance(config, LanguageConfig):
         from .language import HybridLanguageModel
 
@@ -132,7 +157,16 @@ def load_network_file(path: Path) -> ZooNetwork:
         raise VitruviusError(
             f"model file {path}: {problems(error, 'model' if inside else '')}"
         ) from error
-    return ZooNetwork(path.stem, kind, file.family, file.summary, file.source, file.model)
+    return ZooNetwork(
+        name=path.stem,
+        kind=kind,
+        family=file.family,
+        summary=file.summary,
+        source=file.source,
+        config=file.model,
+        weights=None if file.weights is None else path.parent / file.weights,
+        dataset=None if file.dataset is None else DATASETS[file.dataset],
+    )
 
 
 def network_text(config: MpcVitConfig, *, summary: str, source: str) -> str:
@@ -157,8 +191,10 @@ def network_text(config: MpcVitConfig, *, summary: str, source: str) -> str:
 
 def with_image_size(network: ZooNetwork, size: int) -> ZooNetwork:
     """The network for square images of ``size``; raises ``VitruviusError`` when it takes none."""
-    if not isinstance(network.config, (ConvEncoderConfig, MpcVitConfig)):
+    if isinstance(network.config, (LanguageConfig, ScanConfig)):
         raise VitruviusError(f"{network.name} takes no images, so no image size")
+    if network.weights is not None:
+        raise VitruviusError(f"{network.name} has weights for images of its own size")
     fields = network.config.model_dump() | {"image_size": size}
     try:
         config = type(network.config).model_validate(fields)
