@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from .zoo.convshare import ConvShareVit
 from .zoo.mpcvit import MpcVit
 from .zoo.vit import VisionTransformer
 
@@ -37,7 +38,7 @@ def rate_share(step: int, steps: int, warmup: int) -> float:
 
 
 def adamw(
-    module: VisionTransformer | MpcVit, apart: Sequence[nn.Parameter] = ()
+    module: ConvShareVit | MpcVit | VisionTransformer, apart: Sequence[nn.Parameter] = ()
 ) -> list[torch.optim.Optimizer]:
     """AdamW for every parameter; those ``apart`` are a group of their own, without weight decay."""
     others = [parameter for parameter in module.parameters() if not _among(parameter, apart)]
@@ -45,17 +46,21 @@ def adamw(
 
 
 def muon(
-    module: VisionTransformer | MpcVit, apart: Sequence[nn.Parameter] = ()
+    module: ConvShareVit | MpcVit | VisionTransformer,
+    apart: Sequence[nn.Parameter] = (),
+    *,
+    others_rate: float = _ADAMW_RATE,
 ) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024) for the matrices inside the blocks but the gates, at AdamW's scale
-    (Liu et al. 2025, arXiv 2502.16982), AdamW for the rest; ``apart`` as for ``adamw``.
+    (Liu et al. 2025, arXiv 2502.16982), AdamW at ``others_rate`` for the rest; ``apart`` as for
+    ``adamw``. Kernels are rows of such a matrix.
 
     First, initial values that show every part of the image to every token: positions in sines of
     both axes (as in Beyer et al. 2022, arXiv 2205.01580), mid-grey patches at 0, weak branches.
     """
     rows, columns = module.config.grid
     with torch.no_grad():
-        patch = module.patch_embed
+        patch = module.stem if isinstance(module, ConvShareVit) else module.patch_embed
         assert patch.bias is not None
         patch.bias.copy_(-0.5 * patch.weight.sum((1, 2, 3)))
         sines = _sines(rows, columns, module.config.dim)
@@ -73,7 +78,7 @@ def muon(
         hidden = name.startswith("blocks.") and parameter.ndim == 2 and ".gate" not in name
         (matrices if hidden else others).append(parameter)
     return [
-        _with_apart(others, apart),
+        _with_apart(others, apart, others_rate),
         torch.optim.Muon(
             matrices, lr=_MUON_RATE, weight_decay=_WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"
         ),
@@ -81,12 +86,12 @@ def muon(
 
 
 def _with_apart(
-    others: Sequence[nn.Parameter], apart: Sequence[nn.Parameter]
+    others: Sequence[nn.Parameter], apart: Sequence[nn.Parameter], rate: float = _ADAMW_RATE
 ) -> torch.optim.Optimizer:
     groups: list[dict[str, object]] = [{"params": list(others)}]
     if apart:
         groups.append({"params": list(apart), "lr": _APART_RATE, "weight_decay": 0.0})
-    return torch.optim.AdamW(groups, lr=_ADAMW_RATE, weight_decay=_WEIGHT_DECAY)
+    return torch.optim.AdamW(groups, lr=rate, weight_decay=_WEIGHT_DECAY)
 
 
 def _among(parameter: nn.Parameter, members: Sequence[nn.Parameter]) -> bool:

@@ -1,4 +1,7 @@
-"""Seeded training of the zoo's small models on images that need no download."""
+"""Seeded training of the zoo's small models on images that need no download.
+
+``train_convshare`` has the recipes of ConvShareViT.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +24,22 @@ from .optimizers import adamw, muon, one_thread, rate_share
 from .resume import Resumable
 from .weights import save_weights
 from .zoo import ZOO
+from .zoo.convshare import ConvShareVit
 from .zoo.layers import MixtureOfExperts
 from .zoo.vit import VisionTransformer
 
-__all__ = ["Training", "accuracy", "balance_loss", "train_digits", "train_mnistm"]
+__all__ = [
+    "Progress",
+    "Recipe",
+    "Training",
+    "accuracy",
+    "balance_loss",
+    "digits_shown",
+    "mnistm_shown",
+    "train",
+    "train_digits",
+    "train_mnistm",
+]
 
 _CLASSES = 10
 _LABEL_SMOOTHING = 0.1
@@ -33,6 +49,8 @@ _FULL_CONTRAST = 0.2
 _EVALUATED = 250
 
 Progress = Callable[[int, int, float], None]
+Sample = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+Trained: TypeAlias = "ConvShareVit | VisionTransformer"
 
 
 @dataclass(frozen=True)
@@ -50,18 +68,20 @@ class Training:
 
 
 @dataclass(frozen=True)
-class _Recipe:
-    """How one model is trained: ``sample`` gives the images [n, C, H, W] and targets (classes [n]
-    or shares [n, classes]) of the training images at an index [n], when a share (0 to 1) of the
-    training is done; ``prepare`` sets initial values and gives the optimizers, at their peak rates.
+class Recipe:
+    """How one model is trained: ``make`` builds it with random weights; ``sample`` gives the images
+    [n, C, H, W] and targets (classes [n] or shares [n, classes]) of the training images at an index
+    [n], when a share (0 to 1) of the training is done; ``prepare`` sets initial values and gives
+    the optimizers, at their peak rates.
     """
 
     model: str
     data: Dataset
-    sample: Callable[[Tensor, float], tuple[Tensor, Tensor]]
+    make: Callable[[], Trained]
+    sample: Sample
     batch: int
     warmup_epochs: int
-    prepare: Callable[[VisionTransformer], Sequence[torch.optim.Optimizer]]
+    prepare: Callable[[Trained], Sequence[torch.optim.Optimizer]]
 
 
 def accuracy(module: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -97,14 +117,9 @@ def train_digits(
     Raises ``VitruviusError`` when ``epochs`` or ``seed`` is out of range or ``out`` cannot be
     written.
     """
-    data = digits()
-    warp = Warp()
-
-    def sample(index: Tensor, _: float) -> tuple[Tensor, Tensor]:
-        return mixed(warped(data.train_images[index], warp), data.train_labels[index], _CLASSES)
-
-    recipe = _Recipe("vit_digits", data, sample, batch=64, warmup_epochs=5, prepare=adamw)
-    return _train(recipe, out, epochs, seed, progress)
+    data, sample = digits_shown()
+    recipe = Recipe("vit_digits", data, _vit("vit_digits"), sample, 64, 5, adamw)
+    return train(recipe, out, epochs=epochs, seed=seed, progress=progress)
 
 
 def train_mnistm(
@@ -123,21 +138,45 @@ def train_mnistm(
     training. The hidden matrices are trained with Muon, which needed a third of AdamW's epochs.
     Gates are kept even by ``balance_loss``.
     """
-    train, _ = mnistm_parts()
+    model = "vit_mnistm_moe" if experts else "vit_mnistm"
+    data, sample = mnistm_shown()
+    recipe = Recipe(model, data, _vit(model), sample, 32, 1, muon)
+    return train(recipe, out, epochs=epochs, seed=seed, progress=progress)
+
+
+def digits_shown() -> tuple[Dataset, Sample]:
+    """The digits, and how training shows them: warped a little and mixed."""
+    data = digits()
+    warp = Warp()
+
+    def sample(index: Tensor, _: float) -> tuple[Tensor, Tensor]:
+        return mixed(warped(data.train_images[index], warp), data.train_labels[index], _CLASSES)
+
+    return data, sample
+
+
+def mnistm_shown() -> tuple[Dataset, Sample]:
+    """The coloured digits, and how training shows them: warped and bent, on new backgrounds that
+    are dark at first.
+    """
+    parts, _ = mnistm_parts()
     warp = Warp(shift_pixels=2.0, bend_pixels=0.7)
 
     def sample(index: Tensor, done: float) -> tuple[Tensor, Tensor]:
         contrast = min(1.0, done / _FULL_CONTRAST)
-        return blended(train, index, warp, contrast), train.labels[index]
+        return blended(parts, index, warp, contrast), parts.labels[index]
 
-    model = "vit_mnistm_moe" if experts else "vit_mnistm"
-    recipe = _Recipe(model, mnistm(), sample, batch=32, warmup_epochs=1, prepare=muon)
-    return _train(recipe, out, epochs, seed, progress)
+    return mnistm(), sample
 
 
-def _train(
-    recipe: _Recipe, out: Path, epochs: int, seed: int, progress: Progress | None
+def _vit(model: str) -> Callable[[], VisionTransformer]:
+    return lambda: VisionTransformer(ZOO[model].config)
+
+
+def train(
+    recipe: Recipe, out: Path, *, epochs: int, seed: int, progress: Progress | None = None
 ) -> Training:
+    """Trains what ``recipe`` makes and writes its weights to ``out``; see ``train_digits``."""
     if epochs < 1:
         raise VitruviusError(f"epochs must be at least 1, got {epochs}")
     if not 0 <= seed < 2**63:
@@ -148,7 +187,7 @@ def _train(
     data = recipe.data
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = VisionTransformer(ZOO[recipe.model].config)
+        module = recipe.make()
         setting = {"model": recipe.model, "epochs": str(epochs), "seed": str(seed)}
         unfinished = Resumable(out.with_name(f"{out.name}.unfinished"), setting)
         _fit(module, recipe, epochs, unfinished, progress)
@@ -166,8 +205,8 @@ def _train(
 
 
 def _fit(
-    module: VisionTransformer,
-    recipe: _Recipe,
+    module: Trained,
+    recipe: Recipe,
     epochs: int,
     unfinished: Resumable,
     progress: Progress | None,

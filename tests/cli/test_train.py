@@ -83,3 +83,21 @@ def test_each_command_trains_its_model(
     assert (record["model"], record["file"]) == (model, f"out/{model}.safetensors")
     assert asked == [(4, 9)]
     assert "test accuracy 50.00% after 4 epochs" in result.stderr
+
+
+def test_convshare_trains_the_variant_that_is_asked_for(
+    vitruvius: Callable[..., Result], refused: Callable[..., str], tmp_path: Path
+) -> None:
+    out = tmp_path / "w.safetensors"
+    arguments = ("--variant", "valid_k", "--data", "digits", "--epochs", "1", "--out", out)
+    result = vitruvius("train", "convshare", *arguments, "--json", "-")
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert (record["model"], record["epochs"]) == ("convshare_valid_k_digits", 1)
+    assert vitruvius("trace", "convshare_valid_k_digits", "--weights", out).exit_code == 0
+    told = refused("trace", "convshare_same_digits", "--weights", out)
+    assert "does not fit ConvShareVit" in told
+    assert vitruvius("train", "convshare", "--variant", "other").exit_code == 2
+    assert "epochs must be at least 1, got 0" in refused(
+        "train", "convshare", "--data", "digits", "--epochs", "0", "--out", tmp_path / "x"
+    )
