@@ -44,14 +44,14 @@ def precompensated(
     ``pitch_m`` apart at the camera; so that the held mask computes with ``kernel`` itself.
 
     ``image_m`` is the height and width of the image. Raises ``VitruviusError`` when repeated taps
-    reach into it.
+    reach into it, where as many samples as the image has are read ("same").
     """
     apart = repetition_m(panel, system)
     focal_waves = system.grid.wavelength_m * system.focal_m
     for axis, extent in zip((-2, -1), image_m, strict=True):
         taps = kernel.shape[axis]
-        # the outermost tap moves the image by (k // 2) pitches, its repetition comes from behind
-        needed = extent + (taps // 2) * 2 * pitch_m
+        # as wide as the tile of a "same" readout: repeated taps meet no sample of the image
+        needed = extent + (taps // 2) * pitch_m
         if needed > apart * (1 + 1e-9):
             raise VitruviusError(
                 f"a filter panel with pixels of {panel.pitch_m * 1e6:.4g} um repeats the kernel "
