@@ -45,8 +45,9 @@ def estimate(
         typer.Option(
             "--on",
             metavar="BACKEND:TARGET",
-            help="Where, such as fpga:zcu102, npu:edge32 or mpc:crypten-wan; repeatable. Several "
-            "with commas between them are also put side by side, in one record.",
+            help="Where, such as fpga:zcu102, npu:edge32, mpc:crypten-wan or optical:4f-2mhz; "
+            "repeatable. Several with commas between them are also put side by side, in one "
+            "record.",
         ),
     ] = ["fpga:zcu102"],  # noqa: B006
     machine: MachineName = "small",
@@ -94,8 +95,8 @@ def estimate(
         typer.Option(
             "--image-size",
             metavar="PIXELS",
-            help="On NPUs and as secure inference: square images of another size, for a zoo model "
-            "or a model's TOML file without weights.",
+            help="On NPUs, optics and as secure inference: square images of another size, for a "
+            "zoo model or a model's TOML file without weights.",
             show_default=False,
         ),
     ] = None,
@@ -121,6 +122,17 @@ def estimate(
             show_default=False,
         ),
     ] = None,
+    optical: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--optical",
+            metavar="KEY=VALUE,...",
+            help="On 4f optics: tiling=channel, batch=64, map=conv+linear, scheme=reference, "
+            "timing=serial, read=results, photons=1e3, electronics=npu:edge16, masks=given, "
+            "inputs=non-negative, or any figure of the system. An unknown key lists them all.",
+            show_default=False,
+        ),
+    ] = None,
     weights: Weights = None,
     calibration: Calibration = None,
     json: JsonFile = None,
@@ -138,6 +150,9 @@ def estimate(
     On mpc:PROTOCOL-NETWORK (or mpc:PROTOCOL:FILE.toml) the model is computed on shares: rounds and
     bytes of one party, and latency; 'vitruvius mpc protocols' and 'mpc networks' list both.
 
+    On optical:SYSTEM or optical:FILE.toml convolutions, linear layers and scores go through a 4f
+    system, everything else runs on an NPU: one image alone, and images at full planes.
+
     Examples: vitruvius estimate vit_digits --on fpga:zcu102,npu:edge16 --machine medium;
     vitruvius estimate lfm2_1.2b --on npu:sa8295p --precision w4a16 --context 1,1024,4096;
     vitruvius estimate vit_digits --on mpc:semi2k-wan,mpc:crypten-lan --mpc softmax=relu
@@ -147,9 +162,12 @@ def estimate(
     from ..hwgen.axi.memory_model import MemoryModel
     from ..hwgen.core.compiler import compile_model
     from ..hwgen.core.machine import load_machine
+    from ..optical.estimate import OpticalEstimate, estimate_optical
+    from ..optical.target import load_optical, optical_names
     from ..reports.beside import beside_record, beside_tables
     from ..reports.mpc import mpc_estimate_table
     from ..reports.mpc_chart import check_chart, mpc_chart
+    from ..reports.optical import optical_estimate_table
     from ..reports.table import estimate_table
     from ..sim.estimate import Estimate, estimate_fpga
     from ..sim.mpc.report import MpcEstimate, estimate_mpc
@@ -161,11 +179,12 @@ def estimate(
     together = any("," in target for target in on)
     on = [name.strip() for target in on for name in target.split(",")]
     for target in on:
-        if not target.startswith(("fpga:", "npu:", "mpc:")):
+        if not target.startswith(("fpga:", "npu:", "mpc:", "optical:")):
             known = [
                 *(f"fpga:{name}" for name in device_names()),
                 *(f"npu:{n}" for n in npu_names()),
                 *(name for name in mpc_targets() if name.endswith(("-lan", "-wan"))),
+                *(f"optical:{name}" for name in optical_names()),
             ]
             raise VitruviusError(f"unknown target '{target}': {nearest(target, known)}")
     if together and (twice := sorted({target for target in on if on.count(target) > 1})):
@@ -181,18 +200,27 @@ def estimate(
             f"{'--mpc' if mpc else '--chart'} is for secure inference, and {on[0]} is none; "
             "expected --on mpc:PROTOCOL-NETWORK"
         )
+    optics = {
+        target: load_optical(target, optical or [])
+        for target in on
+        if target.startswith("optical:")
+    }
+    if optical and not optics:
+        raise VitruviusError(
+            f"--optical is for 4f optics, and {on[0]} is none; expected --on optical:SYSTEM"
+        )
     if chart is not None:
         check_chart(chart)
-    fpgas = [target for target in on if target not in npus and target not in mpcs]
+    fpgas = [target for target in on if target.startswith("fpga:")]
     for target in fpgas:
         load_target(target)
     given = {"--precision": precision, "--context": context, "--phase": phase, "--piece": piece}
     for option, value in {**given, "--image-size": image_size}.items():
-        others = fpgas if option == "--image-size" else [*fpgas, *mpcs]
+        others = fpgas if option == "--image-size" else [*fpgas, *mpcs, *optics]
         if others and value is not None:
             raise VitruviusError(f"{option} is for NPUs, and {others[0]} is none")
     if (language := _language(model)) is not None:
-        if others := [*fpgas, *mpcs]:
+        if others := [*fpgas, *mpcs, *optics]:
             raise VitruviusError(
                 f"{others[0]}: {model} is a language model, which is estimated on NPUs only"
             )
@@ -213,11 +241,11 @@ def estimate(
         memory = MemoryModel(latency=latency, gap=gap, outstanding=outstanding)
         for target in fpgas:
             estimates[target] = estimate_fpga(source.model.name, program, target, memory=memory)
-    if npus or mpcs:
+    if npus or mpcs or optics:
         if model.endswith(".safetensors"):
             raise VitruviusError(
-                f"{[*npus, *mpcs][0]}: expected a model to trace, got {model}, a file that "
-                "quantize wrote, which does not hold the graph"
+                f"{[*npus, *mpcs, *optics][0]}: expected a model to trace, got {model}, a file "
+                "that quantize wrote, which does not hold the graph"
             )
         graph = graph or trace_workload(
             load_workload(model, weights, shapes=True, image_size=image_size)
@@ -226,6 +254,8 @@ def estimate(
             estimates[target] = estimate_npu(graph, npu)
         for target, chosen in mpcs.items():
             estimates[target] = estimate_mpc(graph, chosen)
+        for target, system in optics.items():
+            estimates[target] = estimate_optical(graph, system)
     found = [estimates[target] for target in on]
     if together and len(found) > 1:
         for part in beside_tables(found, graph):
@@ -233,6 +263,8 @@ def estimate(
     for item in found:
         if isinstance(item, MpcEstimate):
             output.console.print(mpc_estimate_table(item))
+        elif isinstance(item, OpticalEstimate):
+            output.console.print(optical_estimate_table(item))
         else:
             output.console.print(estimate_table(item))
     if chart is not None:

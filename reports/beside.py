@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.markup import escape
 
+from ..optical.estimate import OpticalEstimate
 from ..sim.mpc.report import MpcEstimate
 from .quantities import count, percent, quantity
 from .table import plain, titled
@@ -22,6 +23,7 @@ __all__ = ["beside_record", "beside_tables"]
 _ACCURACY = {
     "fpga": "the integer model, which the generated hardware equals bit by bit",
     "npu": "none: cost only, numbers of the assumed widths are not computed",
+    "optical": "none: cost only; 'vitruvius optical run' computes with levels and noise of devices",
     "mpc": "fixed-point numbers on shares: 'vitruvius mpc run' compares them with the float model",
 }
 
@@ -92,12 +94,29 @@ def beside_record(estimates: Sequence[Estimate], graph: Graph | None = None) -> 
                 "utilisation": item.utilisation,
                 "off_chip_bytes": sum(row.off_chip_bytes for row in item.operators),
                 "rounds": item.online.rounds if isinstance(item, MpcEstimate) else 0,
+                **_at_full_planes(item),
                 "accuracy": _accuracy(item),
             }
             for item in estimates
         ],
         "operators": [asdict(row) for row in _common(estimates, graph)],
         "estimates": [item.record() for item in estimates],
+    }
+
+
+def _rest(estimate: Estimate, counted_s: Sequence[float]) -> float:
+    """Latency that is not counted yet; rounding is not."""
+    rest = estimate.latency_s - sum(counted_s)
+    return rest if rest > 1e-9 * estimate.latency_s else 0.0
+
+
+def _at_full_planes(estimate: Estimate) -> dict[str, object]:
+    if not isinstance(estimate, OpticalEstimate):
+        return {}
+    return {
+        "batch": estimate.batch,
+        "per_image_s": estimate.per_image_s,
+        "per_image_energy_j": estimate.per_image_energy_j,
     }
 
 
@@ -108,6 +127,7 @@ def beside_tables(estimates: Sequence[Estimate], graph: Graph | None = None) -> 
     names = [item.target for item in estimates]
     table = plain(["", *names], numbers=names)
     secure = [isinstance(item, MpcEstimate) for item in estimates]
+    optics = [item if isinstance(item, OpticalEstimate) else None for item in estimates]
     rounds = [item.online.rounds if isinstance(item, MpcEstimate) else 0 for item in estimates]
     moved = [sum(row.off_chip_bytes for row in item.operators) for item in estimates]
     lines = [
@@ -121,9 +141,10 @@ def beside_tables(estimates: Sequence[Estimate], graph: Graph | None = None) -> 
     ]
     for name, values in lines:
         kept = name in ("machine", "latency")
+        clocked = name not in ("clock", "cycles")
         shown = [
-            escape(value) if kept or not is_secure else "-"
-            for value, is_secure in zip(values, secure, strict=True)
+            escape(value) if kept or not (is_secure or (optical and not clocked)) else "-"
+            for value, is_secure, optical in zip(values, secure, optics, strict=True)
         ]
         if set(shown) != {"-"}:
             table.add_row(name, *shown)
@@ -136,6 +157,15 @@ def beside_tables(estimates: Sequence[Estimate], graph: Graph | None = None) -> 
                 value if is_secure else "-" for value, is_secure in zip(values, secure, strict=True)
             ]
             table.add_row(name, *shown)
+    if any(optics):
+        for name, figures in (
+            (
+                "an image at full planes",
+                [item and quantity(item.per_image_s, "s") for item in optics],
+            ),
+            ("its energy", [item and quantity(item.per_image_energy_j, "J") for item in optics]),
+        ):
+            table.add_row(name, *(figure or "-" for figure in figures))
     sources = [f"accuracy on {item.target}: {_accuracy(item)}" for item in estimates]
     found = [titled(f"{estimates[0].model}, one image, side by side", table, *sources)]
     common = _common(estimates, graph)
@@ -145,10 +175,13 @@ def beside_tables(estimates: Sequence[Estimate], graph: Graph | None = None) -> 
         for row in timed:
             values = [quantity(latency, "s") for latency in row.latency_s]
             table.add_row(escape(row.name), *values, escape(row.kind))
-        others = ", ".join(
-            f"{quantity(item.latency_s - sum(row.latency_s[place] for row in common), 's')} of "
-            f"{item.target}"
+        rests = [
+            _rest(item, [row.latency_s[place] for row in common])
             for place, item in enumerate(estimates)
+        ]
+        others = ", ".join(
+            f"{quantity(rest, 's')} of {item.target}"
+            for rest, item in zip(rests, estimates, strict=True)
         )
         title = "Latency of the operators that all have"
         below = [f"In operators without a partner: {others}; see the tables below."]
