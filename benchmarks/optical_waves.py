@@ -1,6 +1,5 @@
 """Compares the propagated 4f system with torchoptics: the table of docs/optical_waves.md.
 
-    pip install --no-deps -c constraints.txt torchoptics==1.0.2
     .venv/bin/python benchmarks/optical_waves.py [--write]
 
 One scene: a 64 x 64 uniform-random image and a 5 x 5 normal-random kernel, 532 nm, f = 50 mm,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
 from vitruvius.benchmarks.optical_waves import (
@@ -15,12 +13,6 @@ from vitruvius.benchmarks.optical_waves import (
     torchoptics_field,
 )
 
-needs_torchoptics = pytest.mark.skipif(
-    importlib.util.find_spec("torchoptics") is None,
-    reason="torchoptics is not installed: "
-    "pip install --no-deps -c constraints.txt torchoptics==1.0.2",
-)
-
 # torchoptics against conv2d, measured by an independent script before this code existed
 EARLIER = {
     "critical, exact": 3.6e-2,
@@ -30,7 +22,6 @@ EARLIER = {
 }
 
 
-@needs_torchoptics
 @pytest.mark.parametrize("name", [name for name in CASES if "5 samples" not in name])
 def test_the_fields_are_those_of_torchoptics(name: str) -> None:
     setup = case(name)
@@ -38,7 +29,6 @@ def test_the_fields_are_those_of_torchoptics(name: str) -> None:
     assert difference(ours, torchoptics_field(setup)) < 1e-9
 
 
-@needs_torchoptics
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CASES if "5 samples" in name])
 def test_pixelated_fields_are_those_of_torchoptics(name: str) -> None:
