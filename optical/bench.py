@@ -155,8 +155,9 @@ class Bench:
         loads, groups, sums = image_tiles.shape[:3]
         outs = kernel_tiles.shape[1]
         parts: dict[tuple[int, int], list[Tensor]] = {}
-        # one camera setting holds for all images, so those are never computed apart
-        for o, g, c in blocks((outs, groups, sums), loads * prod(self.size)):
+        # One camera setting holds for all images, so those are never computed apart; up to four
+        # exposures have a complex field each.
+        for o, g, c in blocks((outs, groups, sums), 8 * loads * prod(self.size)):
             seen = self._seen(image_tiles[:, g, c], kernel_tiles[g, o, c], layout, run)
             parts.setdefault((g.start, o.start), []).append(layout.read(seen, stride).sum(dim=3))
         starts = sorted({start for start, _ in parts}), sorted({start for _, start in parts})

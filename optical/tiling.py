@@ -38,7 +38,7 @@ channel: the channels of many images and of one kernel, summed by the light;
 mixed: many images and many kernels, every pair of them in one frame.
 """
 
-SAMPLES = 2**24
+SAMPLES = 2**22
 """Samples of camera planes computed at once, which bounds the memory of a large layer."""
 
 
