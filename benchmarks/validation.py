@@ -4,8 +4,9 @@
 
 Runs test digits through the Verilog of machines of several sizes, and models of real size through
 that of the machines that hold them; takes about ten minutes.
-`benchmarks/validation_systolic.py`, `benchmarks/validation_autoneural.py` and
-`benchmarks/validation_mpc.py` write the last three sections, also alone.
+`benchmarks/validation_systolic.py`, `benchmarks/validation_autoneural.py`,
+`benchmarks/validation_mpc.py` and `benchmarks/validation_optical.py` write the last four sections,
+also alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from vitruvius.benchmarks import validation_autoneural, validation_mpc
+from vitruvius.benchmarks import validation_autoneural, validation_mpc, validation_optical
 from vitruvius.benchmarks.validation_systolic import section
 from vitruvius.hwgen.axi.memory_model import DEFAULT_MEMORY
 from vitruvius.hwgen.core.compiler import compile_model
@@ -183,7 +184,7 @@ def main() -> None:
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     more, wholly = whole_models()
     lines += ["", *more, "", *section(), "", *validation_autoneural.section()]
-    lines += ["", *validation_mpc.section()]
+    lines += ["", *validation_mpc.section(), "", *validation_optical.section()]
     PAGE.write_text("\n".join(lines) + "\n")
     exact = wholly and all(run.report.cycle_exact and not run.report.mismatches for run in runs)
     print(f"{PAGE}: {'all bits and cycles equal' if exact else 'NOT EQUAL'}")
