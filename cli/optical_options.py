@@ -13,6 +13,7 @@ from ..errors import VitruviusError, nearest
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..models.datasets import Dataset
     from ..models.graph import Graph
     from ..models.resolve import Workload
     from ..optical.mapping import Placed
@@ -110,11 +111,14 @@ Plane: TypeAlias = Annotated[
 
 @dataclass(frozen=True)
 class Shown:
-    """Images to run [n, ...], their labels if known, and others [m, ...] to set the light by."""
+    """Images to run [n, ...], their labels if known, and others [m, ...] to set the light by; the
+    data set that all are of, if it ships.
+    """
 
     images: Tensor
     labels: Tensor | None
     calibration: Tensor
+    data: Dataset | None = None
 
 
 def numbers(text: str, option: str) -> list[float]:
@@ -205,5 +209,8 @@ def shown_images(workload: Workload, count: int, inputs: Path | None) -> Shown:
             f"got {count}"
         )
     return Shown(
-        data.test_images[:count], data.test_labels[:count], data.calibration_images[:CALIBRATION]
+        data.test_images[:count],
+        data.test_labels[:count],
+        data.calibration_images[:CALIBRATION],
+        data,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,12 +35,15 @@ __all__ = [
     "Optics",
     "calibrated",
     "critical_wave",
+    "execute_once",
     "execute_through",
 ]
 
 Observer: TypeAlias = Callable[[Placed, Tensor, Tensor, Tensor], None]
 """Sees an operator on optics, its output, what PyTorch makes of the same operands, and what it
 makes of the exact ones."""
+
+Value = TypeVar("Value")
 
 _WAVELENGTH_M = 532e-9
 _PITCH_M = 8e-6
@@ -134,7 +137,7 @@ class DeviceOptics:
 
     def __call__(self, placed: Placed, operands: Sequence[Tensor], graph: Graph) -> Tensor:
         planes = laid_out(placed, operands, graph)
-        bench = self._bench(planes.work)
+        bench = self.bench(planes.work)
         light = self.lights.get(placed.operator.name)
         if self._direct(planes):
             read = bench.dot_products(*planes.apart(), light, self.generator)
@@ -156,7 +159,7 @@ class DeviceOptics:
     def light(self, placed: Placed, operands: Sequence[Tensor], graph: Graph) -> Light:
         """The light in which these operands just fit."""
         planes = laid_out(placed, operands, graph)
-        bench = self._bench(planes.work)
+        bench = self.bench(planes.work)
         if self._direct(planes) or planes.work.dynamic:
             return bench.light_of_dot_products(*planes.apart(), shared=int(planes.work.dynamic))
         images, weight, groups = planes.grouped()
@@ -168,7 +171,8 @@ class DeviceOptics:
     def _direct(self, planes: Planes) -> bool:
         return planes.single_pixel and not self.propagated and self.options.plane is None
 
-    def _bench(self, work: OpticalWork) -> LitBench:
+    def bench(self, work: OpticalWork) -> LitBench:
+        """The devices with an operator's planes and signs."""
         side = self.options.plane
         size = smallest_plane(work.size, work.kernel, work.readout)
         if side is not None:
@@ -203,22 +207,29 @@ def execute_through(
 
     Raises ``VitruviusError`` when the model has more than one input or output.
     """
-    for count, ends in ((len(graph.inputs), "input"), (len(graph.outputs), "output")):
-        if count != 1:
-            raise VitruviusError(f"graph {graph.name} has {count} {ends}s, expected exactly one")
+    _check_ends(graph)
     if not graph.batched and len(images) > 1:
         both = [execute_through(graph, image[None], placed, optics, observe) for image in images]
         return torch.cat([seen for seen, _ in both]), torch.cat([exact for _, exact in both])
-    last = {name: item.operator.name for item in placed for name in item.operator.inputs}
-    values: dict[str, tuple[Tensor, Tensor]] = {graph.inputs[0]: (images, images)}
-    for item in placed:
-        operator = item.operator
-        if operator.kind != "Input":
-            values[operator.name] = _both(item, values, graph, optics, observe)
-        for name in set(operator.inputs):
-            if last[name] == operator.name:
-                del values[name]
-    return values[graph.outputs[0]]
+
+    def step(item: Placed, operands: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        return _both(item, operands, graph, optics, observe)
+
+    return _walk(graph, placed, (images, images), step)
+
+
+def execute_once(graph: Graph, images: Tensor, placed: Sequence[Placed], optics: Optics) -> Tensor:
+    """As ``execute_through``, without the exact model beside it, and with gradients."""
+    _check_ends(graph)
+    if not graph.batched and len(images) > 1:
+        return torch.cat([execute_once(graph, image[None], placed, optics) for image in images])
+
+    def step(item: Placed, operands: Sequence[Tensor]) -> Tensor:
+        if item.work is None:
+            return evaluate(item.operator, operands, graph)
+        return optics(item, operands, graph)
+
+    return _walk(graph, placed, images, step)
 
 
 def calibrated(
@@ -279,19 +290,43 @@ def finished(placed: Placed, read: Tensor, operands: Sequence[Tensor], graph: Gr
     return read if bias is None else read + bias[:, None, None]
 
 
+def _check_ends(graph: Graph) -> None:
+    for count, ends in ((len(graph.inputs), "input"), (len(graph.outputs), "output")):
+        if count != 1:
+            raise VitruviusError(f"graph {graph.name} has {count} {ends}s, expected exactly one")
+
+
+def _walk(
+    graph: Graph,
+    placed: Sequence[Placed],
+    given: Value,
+    step: Callable[[Placed, Sequence[Value]], Value],
+) -> Value:
+    """What ``step`` makes of every operator, in order; no value is kept longer than it is read."""
+    last = {name: item.operator.name for item in placed for name in item.operator.inputs}
+    values = {graph.inputs[0]: given}
+    for item in placed:
+        operator = item.operator
+        if operator.kind != "Input":
+            values[operator.name] = step(item, [values[name] for name in operator.inputs])
+        for name in set(operator.inputs):
+            if last[name] == operator.name:
+                del values[name]
+    return values[graph.outputs[0]]
+
+
 def _both(
     item: Placed,
-    values: Mapping[str, tuple[Tensor, Tensor]],
+    operands: Sequence[tuple[Tensor, Tensor]],
     graph: Graph,
     optics: Optics,
     observe: Observer | None,
 ) -> tuple[Tensor, Tensor]:
     """An operator's output through the optics, and exactly."""
     operator: Operator = item.operator
-    seen = [values[name][0] for name in operator.inputs]
-    true = [values[name][1] for name in operator.inputs]
+    seen, true = [both[0] for both in operands], [both[1] for both in operands]
     exact = evaluate(operator, true, graph)
-    same = all(a is b for a, b in zip(seen, true, strict=True))
+    same = all(a is b for a, b in operands)
     if item.work is None:
         return (exact if same else evaluate(operator, seen, graph)), exact
     output = optics(item, seen, graph)

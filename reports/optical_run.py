@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -12,9 +13,10 @@ from .quantities import count
 from .table import plain, titled
 
 if TYPE_CHECKING:
+    from ..optical.options import DeviceOptions
     from ..optical.run import CellRun, RunReport
 
-__all__ = ["run_tables", "share_of"]
+__all__ = ["retraining_table", "run_tables", "share_of"]
 
 _WORST = 10
 
@@ -30,6 +32,24 @@ def run_tables(report: RunReport, *, every: bool = False) -> list[Group]:
     found.append(_operators(worst, every))
     found.append(_electronics(report))
     return found
+
+
+def retraining_table(model: str, cells: Sequence[CellRun], trained_with: DeviceOptions) -> Group:
+    """Ideal devices and the chosen ones, before and after retraining."""
+    table = plain(["", "devices", "as its PyTorch", "correct", "logit error"])
+    for place, cell in enumerate(cells):
+        table.add_row(
+            "" if place % 2 else ("before", "after")[place // 2],
+            _devices(cell.options),
+            share_of(cell.agree, cell.images),
+            "-" if cell.correct is None else share_of(cell.correct, cell.images),
+            f"{cell.logit_error:.2g}",
+        )
+    return titled(
+        f"{model} retrained with {_devices(trained_with)}: {cells[0].images} test images",
+        table,
+        "Logit error and labels: against PyTorch with the weights of the same row.",
+    )
 
 
 def share_of(part: int, images: int) -> str:
@@ -129,6 +149,15 @@ def _electronics(report: RunReport) -> Group:
         if kind not in ("Input", "Output", "Constant"):
             table.add_row(escape(kind), count(times), escape(reason))
     return titled("In electronics, exact", table)
+
+
+def _devices(options: DeviceOptions) -> str:
+    if options.ideal:
+        return "ideal devices"
+    return (
+        f"{_light(options.photons)} photons, {_bits(options.adc_bits)} ADC, "
+        f"{_bits(options.panel_bits)} panels"
+    )
 
 
 def _light(photons: float | None) -> str:

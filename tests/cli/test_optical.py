@@ -153,3 +153,45 @@ def test_waves_beside_the_other_layers(vitruvius: Callable[..., Result], tmp_pat
     ]
     assert max(layer["logit_error"] for layer in layers[:2]) < 1e-5
     assert layers[2]["logit_error"] > 1e-4
+
+
+RETRAIN_BAD = {
+    "negative photons": (["--photons", "-5"], "photons: expected a number above 0, got -5"),
+    "no epochs": (["--epochs", "0"], "epochs must be at least 1, got 0"),
+    "another layer": (["--scheme", "absolute"], "expects a scheme that computes convolutions"),
+}
+
+
+@pytest.mark.parametrize(("options", "reason"), RETRAIN_BAD.values(), ids=RETRAIN_BAD)
+def test_mistakes_of_retraining(
+    options: list[str], reason: str, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    file = tmp_path / "weights.safetensors"
+    given = ["vit_digits", "--images", "1", "--map", "conv", "--out", str(file)]
+    text = refused("optical", "retrain", *given, *options)
+    assert reason in text
+    assert len(text.splitlines()) == 1
+    assert not file.exists()
+
+
+@pytest.mark.slow
+def test_retrained_weights_go_back_into_a_run(
+    vitruvius: Callable[..., Result], tmp_path: Path
+) -> None:
+    """The file is one that ``run`` takes, and the figures are the same there."""
+    file, told = tmp_path / "weights.safetensors", tmp_path / "told.json"
+    result = vitruvius(
+        *("optical", "retrain", "vit_digits", "--epochs", "1", "--photons", "1e3"),
+        *("--images", "100", "--out", file, "--json", told),
+    )
+    assert result.exit_code == 0, result.output
+    record = json.loads(told.read_text())
+    assert record["before"][0]["correct"] > 95
+    sweep = tmp_path / "sweep.json"
+    again = vitruvius(
+        *("optical", "run", "vit_digits", "--weights", file, "--photons", "1e3"),
+        *("--images", "100", "--json", sweep),
+    )
+    assert again.exit_code == 0, again.output
+    cell = json.loads(sweep.read_text())["cells"][1]
+    assert cell["correct"] == record["after"][1]["correct"] > 80
