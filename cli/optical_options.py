@@ -31,6 +31,7 @@ __all__ = [
     "ReadNoise",
     "SchemeName",
     "Shown",
+    "TilingName",
     "numbers",
     "operators_on",
     "shift",
@@ -105,6 +106,15 @@ Plane: TypeAlias = Annotated[
         help="Samples a side of the planes, filled with as many images as fit. Without it, every "
         "image has the smallest plane of its own, which is much faster.",
         show_default=False,
+    ),
+]
+
+TilingName: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--tiling",
+        help="What shares a plane: input, images alone, or channel, whose channels add up as "
+        "light before the camera.",
     ),
 ]
 

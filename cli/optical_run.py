@@ -20,6 +20,7 @@ from .optical_options import (
     Plane,
     ReadNoise,
     SchemeName,
+    TilingName,
     numbers,
     operators_on,
     shift,
@@ -51,6 +52,7 @@ def run(
     mask_shift: MaskShift = "0",
     camera_shift: CameraShift = "0",
     plane: Plane = None,
+    tiling: TilingName = "input",
     propagate: Annotated[
         int,
         typer.Option(
@@ -105,6 +107,7 @@ def run(
         camera_shift=shift(camera_shift, "--camera-shift"),
         scheme=scheme,
         plane=plane,
+        tiling=tiling,
     )
     wanted = cells(
         base,
@@ -120,7 +123,7 @@ def run(
     shown = shown_images(workload, images, inputs)
     graph = trace_workload(workload)
     on_optics, placed = operators_on(graph, forms, shown)
-    ideal = DeviceOptions.of(scheme=scheme, plane=plane)
+    ideal = DeviceOptions.of(scheme=scheme, plane=plane, tiling=tiling)
     _sweep(
         output,
         None if json in (None, "-") else Path(str(json)),

@@ -26,7 +26,7 @@ from .lit import Light, LitBench
 from .mapping import OpticalWork, Placed
 from .options import DeviceOptions
 from .system4f import System4f
-from .tiles import smallest_plane
+from .tiling import Layout, arrange
 
 __all__ = [
     "DeviceOptics",
@@ -37,6 +37,7 @@ __all__ = [
     "critical_wave",
     "execute_once",
     "execute_through",
+    "layout_of",
 ]
 
 Observer: TypeAlias = Callable[[Placed, Tensor, Tensor, Tensor], None]
@@ -169,23 +170,41 @@ class DeviceOptics:
         )
 
     def _direct(self, planes: Planes) -> bool:
-        return planes.single_pixel and not self.propagated and self.options.plane is None
+        summed = self.options.tiling == "channel" and planes.work.in_channels > planes.work.groups
+        shared = self.options.plane is not None or summed
+        return planes.single_pixel and not (self.propagated or shared)
 
     def bench(self, work: OpticalWork) -> LitBench:
         """The devices with an operator's planes and signs."""
-        side = self.options.plane
-        size = smallest_plane(work.size, work.kernel, work.readout)
-        if side is not None:
-            size = (side, side)
-        elif self.propagated:
+        size = layout_of(work, self.options).plane
+        if self.propagated:
             size = (max(size), max(size))
         return LitBench(
             self.options.bench(size),
             self.options.scheme,
             signed_input=work.signed_input,
             signed_kernel=work.signed_kernel,
+            tiling=self.options.tiling,
             wave=critical_wave(size[0]) if self.propagated else dft_wave,
         )
+
+
+def layout_of(work: OpticalWork, options: DeviceOptions) -> Layout:
+    """How the planes of one image of the model lie: on planes of their own, as small as can be, or
+    as many as fit on those of ``options``.
+
+    Raises ``VitruviusError`` when not one fits.
+    """
+    side = options.plane
+    return arrange(
+        options.tiling,
+        work.size,
+        work.kernel,
+        work.readout,
+        None if side is None else (side, side),
+        images=1 if side is None else work.images,
+        channels=work.in_channels // work.groups,
+    )
 
 
 def critical_wave(samples: int) -> Wave:

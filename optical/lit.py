@@ -13,17 +13,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from .bench import Bench, Wave, dft_wave
-from .convolution import Readout
 from .devices import quantized, shifted, shown_mask
-from .planes import fourier_mask, input_plane, kernel_plane
-from .schemes import Exposure, Scheme, exposures, kernel_offset, recombined
-from .tiles import check_plane, tiles_of
+from .planes import fourier_mask, kernel_plane
+from .schemes import Exposure, Scheme, box_sum, exposures, kernel_offset, recombined
+from .tiling import Layout, Readout, arrange
 
 __all__ = ["Light", "LitBench"]
 
@@ -54,14 +53,19 @@ class LitBench:
     """The devices of ``bench`` with one operator's kernels.
 
     scheme, signed_input, signed_kernel: which exposures there are, see ``schemes``.
+    tiling: "input", or "channel", where channels add up as light; see ``tiling.Tiling``.
     wave: how light gets to the camera: a propagation, or the two transforms of ``dft_wave``.
+    untransformed: take the response of a mask that nothing changes to be its kernel, which it is
+        up to rounding, for speed.
     """
 
     bench: Bench
     scheme: Scheme = "split"
     signed_input: bool = True
     signed_kernel: bool = True
+    tiling: Literal["input", "channel"] = "input"
     wave: Wave = dft_wave
+    untransformed: bool = False
 
     def dot_products(
         self,
@@ -106,27 +110,29 @@ class LitBench:
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """``conv2d`` of ``images`` [n, in, h, w] with ``weight`` [out, in / groups, kh, kw],
-        [n, out, h', w']; channels are summed by electronics. As many images as fit share a plane.
+        [n, out, h', w']; as many images as fit share a plane, and electronics sum the channels
+        that do not.
 
-        Raises ``VitruviusError`` when one does not fit.
+        Raises ``VitruviusError`` when one image does not fit.
         """
         if light is None:
             light = self.light_of_convolution(
                 images, weight, readout=readout, stride=stride, groups=groups
             )
         shown_images = self._shown(images, light.input_scale)
+        kernels = torch.unflatten(weight, 0, (groups, -1))
+        layout = self._layout(shown_images, kernels, readout)
         parts = []
-        for part, kernels, shown, fields in self._camera(
-            shown_images, weight, readout, stride, groups
-        ):
-            largest = light.largest[:, :, part, None, None]
-            values = self._detected(shown, fields, largest, generator)
-            if self.scheme == "offset":
-                box = _box(shown_images, weight, readout, stride, groups)
-                values = values - kernel_offset(kernels) * box
-            parts.append(values.sum(dim=2))
-        read = torch.cat(parts, dim=2).flatten(1, 2)
-        return read * self._factor(light.input_scale)
+        for part, shown, fields in self._camera(shown_images, kernels, layout, stride):
+            largest = light.largest.mT[:, part, :, None, None, None, None]
+            parts.append(self._detected(shown, fields, largest, generator).sum(dim=3))
+        read = layout.gathered(torch.cat(parts, dim=2), len(images), kernels.shape[1])
+        if self.scheme == "offset":
+            box = torch.unflatten(box_sum(shown_images, weight), 1, (groups, -1))
+            box = box[..., *layout.window(stride)]
+            offset = kernel_offset(kernels)[..., 0, 0]
+            read = read - torch.einsum("goc,ngchw->ngohw", offset, box)
+        return read.flatten(1, 2) * self._factor(light.input_scale)
 
     def light_of_convolution(
         self,
@@ -137,17 +143,18 @@ class LitBench:
         stride: tuple[int, int] = (1, 1),
         groups: int = 1,
     ) -> Light:
-        """The light for these images, of every (input, output) channel pair
-        [groups, in / groups, out / groups].
+        """The light for these images, [groups, in / groups, out / groups]: of every pair of
+        channels, or of those that share a plane.
         """
         scale = _scale(images)
+        shown_images = self._shown(images, scale)
+        kernels = torch.unflatten(weight, 0, (groups, -1))
+        layout = self._layout(shown_images, kernels, readout)
         found = [
-            _largest(fields, (0, -2, -1))[0, ..., 0, 0]
-            for _, _, _, fields in self._camera(
-                self._shown(images, scale), weight, readout, stride, groups
-            )
+            _largest(fields, (0, 4, 5, 6, 7))[0, ..., 0, 0, 0, 0]
+            for _, _, fields in self._camera(shown_images, kernels, layout, stride)
         ]
-        return Light(scale, torch.cat(found, dim=-1))
+        return Light(scale, torch.cat(found, dim=1).mT)
 
     def responses(self, kernels: Tensor) -> Tensor:
         """The point response [..., N, M] of the masks of ``kernels`` as the devices show them,
@@ -158,6 +165,14 @@ class LitBench:
         point[rows // 2, cols // 2] = 1
         mask, gain = fourier_mask(kernel_plane(kernels, self.bench.size))
         return self._field(point, mask) * gain
+
+    @property
+    def _faithful(self) -> bool:
+        """Whether masks are shown as they are, and where they belong."""
+        bench = self.bench
+        levels = (bench.mask_amplitude_levels, bench.mask_phase_levels)
+        shifts = (*bench.mask_shift, *bench.camera_shift)
+        return bench.mask == "complex" and levels == (None, None) and not any(shifts)
 
     def _field(self, plane: Tensor, mask: Tensor) -> Tensor:
         bench = self.bench
@@ -190,41 +205,55 @@ class LitBench:
     def _pixels(self, shown_images: Tensor, kernels: Tensor) -> tuple[list[Exposure], list[Tensor]]:
         """Exposures and their fields [..., n, m], each at the one pixel that is read."""
         size = (kernels.shape[-2], kernels.shape[-1])
-        check_plane(self.bench.size, size, size, "valid")
+        arrange("none", size, size, "valid", self.bench.size)
         shown = self._exposures(shown_images, kernels)
         taps = {id(e.kernel): e.kernel for e in shown}
-        seen = {key: _taps(self.responses(kernel), size) for key, kernel in taps.items()}
+        seen = {
+            key: kernel.flatten(-2)
+            if self.untransformed and self._faithful
+            else _taps(self.responses(kernel), size)
+            for key, kernel in taps.items()
+        }
         return shown, [_products(e.image.flatten(-2), seen[id(e.kernel)]) for e in shown]
 
+    def _layout(self, images: Tensor, kernels: Tensor, readout: Readout) -> Layout:
+        size, kernel = ((t.shape[-2], t.shape[-1]) for t in (images, kernels))
+        return arrange(
+            self.tiling,
+            size,
+            kernel,
+            readout,
+            self.bench.size,
+            images=len(images),
+            channels=kernels.shape[2],
+        )
+
     def _camera(
-        self,
-        shown_images: Tensor,
-        weight: Tensor,
-        readout: Readout,
-        stride: tuple[int, int],
-        groups: int,
-    ) -> Iterator[tuple[slice, Tensor, list[Exposure], list[Tensor]]]:
-        """Some kernels at a time: which, themselves [groups, in / groups, some, kh, kw], their
-        exposures, and what the camera reads, [n, groups, in / groups, some, h', w'].
+        self, shown_images: Tensor, kernels: Tensor, layout: Layout, stride: tuple[int, int]
+    ) -> Iterator[tuple[slice, list[Exposure], list[Tensor]]]:
+        """Some kernels [groups, out, in, kh, kw] at a time: which, their exposures, and the fields
+        that the camera reads, [planes, groups, some, channel planes, 1, images, h', w'].
         """
-        count, channels, *_ = shown_images.shape
-        size = (shown_images.shape[-2], shown_images.shape[-1])
-        kernel = (weight.shape[-2], weight.shape[-1])
-        grouped = shown_images.reshape(count, groups, channels // groups, *size)
-        kernels = weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
-        tiles = tiles_of(self.bench.size, size, kernel, readout)
-        planes = -(-count // tiles.count)
-        step = max(1, _SAMPLES // (planes * channels * prod(self.bench.size)))
-        for first in range(0, kernels.shape[2], step):
+        grouped = torch.unflatten(shown_images, 1, (len(kernels), -1))
+        image_tiles, kernel_tiles = layout.image_tiles(grouped), layout.kernel_tiles(kernels)
+        input_shift, kernel_shift = layout.centring
+        axes = (-2, -1)
+        back = [
+            side // 2 - first - second
+            for side, first, second in zip(layout.plane, input_shift, kernel_shift, strict=True)
+        ]
+        step = max(1, _SAMPLES // (prod(image_tiles.shape[:3]) * prod(layout.plane)))
+        for first in range(0, kernels.shape[1], step):
             part = slice(first, first + step)
-            shown = self._exposures(grouped, kernels[:, :, part])
+            shown = self._exposures(image_tiles, kernel_tiles[:, part])
             fields = []
             for exposure in shown:
-                plane = input_plane(tiles.laid(exposure.image), self.bench.size)
-                mask, gain = fourier_mask(kernel_plane(exposure.kernel, self.bench.size))
-                field = self._field(plane[:, :, :, None], mask) * gain
-                fields.append(tiles.read(field, count, stride))
-            yield part, kernels[:, :, part], shown, fields
+                plane = layout.input_planes(exposure.image).roll(input_shift, axes)
+                points = layout.kernel_planes(exposure.kernel).roll(kernel_shift, axes)
+                mask, gain = fourier_mask(points)
+                field = self._field(plane[:, :, None], mask) * gain
+                fields.append(layout.read(field.roll(back, axes), stride))
+            yield part, shown, fields
 
     def _detected(
         self,
@@ -264,9 +293,11 @@ def _taps(response: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _products(images: Tensor, taps: Tensor) -> Tensor:
-    """Fields of real ``images`` [..., n, k] through complex ``taps`` [..., m, k]; real ones where
-    no tap has a phase worth its rounding.
+    """Fields of real ``images`` [..., n, k] through ``taps`` [..., m, k]; real ones where no tap
+    has a phase worth its rounding.
     """
+    if not taps.is_complex():
+        return images @ taps.mT
     real = images @ taps.real.mT
     bound = 8 * torch.finfo(images.dtype).eps * float(taps.detach().abs().amax())
     if float(taps.detach().imag.abs().amax()) <= bound:
@@ -288,17 +319,3 @@ def _largest(fields: Sequence[Tensor], axes: tuple[int, ...]) -> Tensor:
 
 def _scale(images: Tensor) -> Tensor:
     return images.detach().abs().amax().clamp(min=torch.finfo(images.dtype).tiny)
-
-
-def _box(
-    images: Tensor, weight: Tensor, readout: Readout, stride: tuple[int, int], groups: int
-) -> Tensor:
-    """Sums under the kernel's window [n, groups, in / groups, 1, h', w']."""
-    channels, taps = images.shape[1], weight.shape[-2:]
-    padded = images
-    if readout != "valid":
-        both = [((k - 1) // 2, k // 2) if readout == "same" else (k - 1, k - 1) for k in taps]
-        padded = functional.pad(images, (*both[1], *both[0]))
-    ones = images.new_ones((channels, 1, *taps))
-    sums = functional.conv2d(padded, ones, stride=stride, groups=channels)
-    return sums.reshape(len(sums), groups, channels // groups, 1, *sums.shape[-2:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import get_args
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
@@ -27,6 +27,7 @@ class DeviceOptions(BaseModel):
     scheme: how the sign survives the camera, see ``schemes``.
     plane: samples a side of the planes, filled with as many images as fit; without it each image
         has the smallest even plane on which it does not wrap round.
+    tiling: what shares a plane: "input", images alone, or "channel", channels that add up as light.
 
     ``of`` makes them with errors in one sentence.
     """
@@ -44,6 +45,7 @@ class DeviceOptions(BaseModel):
     camera_shift: tuple[float, float] = (0.0, 0.0)
     scheme: Scheme = "split"
     plane: int | None = None
+    tiling: Literal["input", "channel"] = "input"
 
     @classmethod
     def of(cls, **values: object) -> DeviceOptions:
@@ -102,8 +104,11 @@ class DeviceOptions(BaseModel):
 
     @property
     def ideal(self) -> bool:
-        """Whether nothing but the scheme and the size of planes was chosen."""
-        return self.model_copy(update={"scheme": "split", "plane": None}) == DeviceOptions()
+        """Whether nothing but the scheme, the size of planes and what shares them was chosen."""
+        return (
+            self.model_copy(update={"scheme": "split", "plane": None, "tiling": "input"})
+            == DeviceOptions()
+        )
 
     @property
     def noisy(self) -> bool:

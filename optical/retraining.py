@@ -65,14 +65,14 @@ class NormalCamera(Camera):
         seen = intensity.detach() / full_scale
         if self.photons is not None:
             well = self.photons * self.quantum_efficiency
-            variance = (seen * well + self.dark_e + self.read_noise_e**2) / well**2
+            dark = (self.dark_e + self.read_noise_e**2) / well**2
             noise = torch.randn(
                 seen.shape, generator=generator, dtype=seen.dtype, device=seen.device
             )
-            seen = seen + variance.sqrt() * noise
+            seen = noise.mul_((seen / well).add_(dark).sqrt_()).add_(seen)
         if self.adc_bits is not None:
             top = 2**self.adc_bits - 1
-            seen = (seen * top).round().clamp(0, top) / top
+            seen = (seen * top).round_().clamp_(0, top).div_(top)
         return intensity + (seen * full_scale - intensity).detach()
 
 
@@ -95,7 +95,7 @@ class _QuickDevices(DeviceOptics):
     def bench(self, work: OpticalWork) -> LitBench:
         lit = super().bench(work)
         camera = NormalCamera(**asdict(lit.bench.camera))
-        return replace(lit, bench=replace(lit.bench, camera=camera))
+        return replace(lit, bench=replace(lit.bench, camera=camera), untransformed=True)
 
 
 def retrain(

@@ -13,11 +13,17 @@ import torch
 from torch import Tensor
 
 from ..models.graph import Graph
-from .execution import DeviceOptics, MathOptics, Optics, calibrated, execute_through
+from .execution import (
+    DeviceOptics,
+    MathOptics,
+    Optics,
+    calibrated,
+    execute_through,
+    layout_of,
+)
 from .mapping import OpticalWork, Placed
 from .options import DeviceOptions
 from .schemes import passes
-from .tiles import smallest_plane, tiles_of
 
 __all__ = [
     "CellRun",
@@ -148,10 +154,9 @@ def digest(graph: Graph, images: Tensor) -> str:
 def exposures_of(work: OpticalWork, options: DeviceOptions) -> tuple[int, int]:
     """Passes of one pair, and exposures for one image of the model."""
     each = passes(options.scheme, signed_input=work.signed_input, signed_kernel=work.signed_kernel)
-    side = options.plane
-    size = smallest_plane(work.size, work.kernel, work.readout) if side is None else (side, side)
-    tiles = tiles_of(size, work.size, work.kernel, work.readout).count
-    return each, each * work.pairs * -(-work.images // tiles)
+    channels, kernels = work.in_channels // work.groups, work.out_channels // work.groups
+    frames = layout_of(work, options).frames(work.images, channels, kernels, work.groups)
+    return each, each * frames
 
 
 def run_cell(

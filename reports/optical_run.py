@@ -91,8 +91,8 @@ def _sweep(report: RunReport) -> Group:
     return titled(
         f"{report.model} through 4f optics ({', '.join(report.on_optics)}): {report.images} images",
         table,
-        f"Scheme {options.scheme}, {planes}, light set by {report.calibration_images} other images;"
-        f" seed {report.seed}.{exact}",
+        f"Scheme {options.scheme}, {options.tiling} tiling, {planes}, light set by "
+        f"{report.calibration_images} other images; seed {report.seed}.{exact}",
         *(f"Not with ideal devices: {text}." for text in shifts),
         "Logit error: relative L2 over all images; largest: of one logit.",
     )

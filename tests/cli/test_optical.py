@@ -29,6 +29,7 @@ BAD = {
         "--propagate: expected at most --images 2, got 3",
     ),
     "too many images": (["--images", "361"], "expected at most 360 (test images of digits)"),
+    "another tiling": (["--tiling", "mixed"], "tiling: "),
     "three shifts": (["--mask-shift", "1,2,3"], "--mask-shift: expected one or two numbers"),
 }
 

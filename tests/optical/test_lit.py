@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Literal, get_args
 
 import pytest
 import torch
@@ -11,9 +11,9 @@ from torch.nn import functional
 from vitruvius.errors import VitruviusError
 from vitruvius.optical.bench import Bench
 from vitruvius.optical.camera import Camera
-from vitruvius.optical.convolution import Readout
 from vitruvius.optical.lit import Light, LitBench
 from vitruvius.optical.schemes import Scheme
+from vitruvius.optical.tiling import Readout
 
 EXACT: tuple[Scheme, ...] = ("split", "offset", "reference")
 PADDING = {"valid": (0, 0, 0, 0), "same": (0, 1, 1, 1), "full": (1, 1, 2, 2)}
@@ -26,13 +26,16 @@ def scene(seed: int, *shape: int, signed: bool = True) -> torch.Tensor:
     return draw(*shape, generator=generator, dtype=torch.float64)
 
 
+@pytest.mark.parametrize("tiling", ["input", "channel"])
 @pytest.mark.parametrize("plane", [(12, 10), (30, 24)], ids=["one image", "tiles"])
 @pytest.mark.parametrize("signed", [True, False])
 @pytest.mark.parametrize("scheme", EXACT)
-def test_convolutions_equal_conv2d(scheme: Scheme, signed: bool, plane: tuple[int, int]) -> None:
+def test_convolutions_equal_conv2d(
+    scheme: Scheme, signed: bool, plane: tuple[int, int], tiling: Literal["input", "channel"]
+) -> None:
     images = scene(1, 5, 4, 8, 6, signed=signed)
     weight = scene(2, 6, 2, 3, 2)
-    bench = LitBench(Bench(plane), scheme, signed_input=signed)
+    bench = LitBench(Bench(plane), scheme, signed_input=signed, tiling=tiling)
     for readout in get_args(Readout):
         got = bench.convolve(images, weight, readout=readout, stride=(2, 1), groups=2)
         padded = functional.pad(images, PADDING[readout])
@@ -47,6 +50,34 @@ def test_dot_products_equal_a_matrix_product(scheme: Scheme, signed: bool) -> No
     got = LitBench(Bench((4, 6)), scheme, signed_input=signed).dot_products(images, kernels)
     wanted = images.flatten(-2) @ kernels.flatten(-2).mT
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
+
+
+def test_channels_added_up_as_light_have_one_camera_setting_and_its_noise() -> None:
+    """16 equal channels: apart, 16 pixels of sigma w / (2 sqrt N) each; together one of 16 w."""
+    images = torch.ones(500, 16, 2, 2, dtype=torch.float64)
+    weight = torch.ones(1, 16, 2, 2, dtype=torch.float64)
+    sigmas = []
+    for tiling in get_args(Literal["input", "channel"]):
+        bench = LitBench(
+            Bench((8, 8), camera=Camera(photons=1e4)),
+            signed_input=False,
+            signed_kernel=False,
+            tiling=tiling,
+        )
+        light = bench.light_of_convolution(images[:2], weight, readout="valid")
+        assert light.largest.shape == ((1, 16, 1) if tiling == "input" else (1, 1, 1))
+        got = bench.convolve(
+            images,
+            weight,
+            readout="valid",
+            light=light,
+            generator=torch.Generator().manual_seed(12),
+        )
+        # half of the noise is cut off at the well, which is set at the mean
+        assert float(got.mean()) == pytest.approx(64, rel=0.01)
+        sigmas.append(float(got.std()))
+    assert sigmas[0] == pytest.approx(4 * 4 / 200, rel=0.5)
+    assert sigmas[1] == pytest.approx(64 / 200, rel=0.5)
 
 
 @pytest.mark.parametrize("scheme", ["split", "offset", "intensity", "absolute"])
@@ -126,6 +157,16 @@ def test_light_of_dynamic_kernels_is_one_for_all_of_a_head() -> None:
     light = bench.light_of_dot_products(queries, keys, shared=1)
     assert isinstance(light, Light)
     assert light.largest.flatten().tolist() == pytest.approx([4.0, 28.0])
+
+
+@pytest.mark.parametrize("levels", [None, 8])
+def test_untransformed_masks_change_nothing(levels: int | None) -> None:
+    """Ideal masks are their kernels; others are transformed all the same."""
+    bench = Bench((4, 6), mask_phase_levels=levels, input_levels=16, camera=Camera(adc_bits=8))
+    images, kernels = scene(10, 2, 7, 3, 5), scene(11, 2, 6, 3, 5)
+    slow = LitBench(bench).dot_products(images, kernels)
+    quick = LitBench(bench, untransformed=True).dot_products(images, kernels)
+    torch.testing.assert_close(quick, slow, rtol=0, atol=1e-9)
 
 
 def test_a_plane_too_small_is_refused() -> None:

@@ -43,6 +43,15 @@ def test_exposures_are_those_counted_by_hand(digits_graph: Graph) -> None:
     assert exposures_of(scores, shared) == (4, 4 * 4 * 17)
 
 
+def test_channels_that_add_up_as_light_share_their_exposures() -> None:
+    """Three channels by eight kernels: a pair each, or all channels at once."""
+    module = nn.Conv2d(3, 8, 3)
+    work = mapped(trace(module, (torch.zeros(1, 3, 8, 8),), name="conv"))[1].work
+    assert work is not None
+    assert exposures_of(work, DeviceOptions()) == (4, 4 * 24)
+    assert exposures_of(work, DeviceOptions(tiling="channel")) == (4, 4 * 8)
+
+
 def test_cells_are_every_combination_noisiest_last() -> None:
     found = cells(DeviceOptions(), photons=[1e3, 1e5], adc_bits=[], panel_bits=[4, 8])
     told = [(cell.panel_bits, cell.photons, cell.adc_bits) for cell in found]
