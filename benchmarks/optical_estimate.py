@@ -22,7 +22,7 @@ from vitruvius.sim.npu.report import estimate_npu
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "optical_estimate.md"
 END = "<!-- end of table -->"
-LARGE = "deit_base_patch16_224"
+LARGE = ("convshare_cifar100", "deit_base_patch16_224")
 SMALL = "vit_digits"
 CHOICES = ("", "map=conv+linear", "map=conv+linear,scheme=reference", "masks=given")
 
@@ -109,7 +109,7 @@ def main() -> None:
         "systems": systems(),
         "settings": settings(),
         SMALL: models(SMALL, graph_of(SMALL), ("4f-2mhz", "4f-readout", "4f-dmd")),
-        LARGE: models(LARGE, graph_of(LARGE), ("4f-2mhz", "4f-readout")),
+        **{name: models(name, graph_of(name), ("4f-2mhz", "4f-readout")) for name in LARGE},
     }
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), parts), encoding="utf-8")
     print(PAGE.name)

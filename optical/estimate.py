@@ -314,15 +314,15 @@ def _warnings(
             real = frames * system.pixels * system.read_bits / _REAL_LINK_BITS_S / batch
             found.append(
                 f"the camera sends {rate / 8e12:.3g} TB/s, which no link does: at "
-                f"{_REAL_LINK_BITS_S / 1e9:.0f} Gbit/s the optics take {real:.3g} s an image at "
-                f"full planes, not {optics_s / batch:.3g} s (optical:4f-readout)"
+                f"{_REAL_LINK_BITS_S / 1e9:.0f} Gbit/s the optics take {real * 1e3:,.2f} ms an "
+                f"image at full planes, not {optics_s / batch * 1e6:,.2f} µs (optical:4f-readout)"
             )
     computed = [d for d in details if d.kind == "MatMul" and d.where == "optics"]
     if computed and target.settings.masks == "computed":
         spent = sum(d.conversion_s for d in computed)
         found.append(
-            f"masks of scores are Fourier transforms that the electronics compute: {spent:.3g} s "
-            "an image in conversions of scores; map=conv+linear keeps scores in electronics"
+            "masks of scores are Fourier transforms that the electronics compute: "
+            f"{spent * 1e3:,.1f} ms an image; map=conv+linear keeps scores in electronics"
         )
     return (*found, *rest.warnings)
 

@@ -153,6 +153,7 @@ def _works(graph: Graph) -> Iterator[tuple[str, OpticalWork]]:
             yield item.operator.name, item.work
 
 
+@pytest.mark.slow
 def test_an_encoder_of_convolutions_and_shared_keys() -> None:
     """Strided, padded, depthwise and 1 x 1 convolutions, and attentions with one shared key."""
     encoder = _zoo("autoneural_encoder_tiny")
@@ -170,6 +171,7 @@ def test_an_encoder_of_convolutions_and_shared_keys() -> None:
         assert done == macs[name], name
 
 
+@pytest.mark.slow
 def test_a_secure_network_maps_like_its_teacher() -> None:
     works = dict(_works(_zoo("mpcvit_digits")))
     assert works["blocks.0.attn.matmul"].dynamic

@@ -34,9 +34,10 @@ def test_estimates_of_the_small_model_are_up_to_date(digits_graph: Graph) -> Non
 
 
 @pytest.mark.slow
-def test_estimates_of_the_large_model_are_up_to_date() -> None:
+@pytest.mark.parametrize("name", LARGE)
+def test_estimates_of_large_models_are_up_to_date(name: str) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert page(text, {LARGE: models(LARGE, graph_of(LARGE), ("4f-2mhz", "4f-readout"))}) == text
+    assert page(text, {name: models(name, graph_of(name), ("4f-2mhz", "4f-readout"))}) == text
 
 
 @pytest.mark.slow
