@@ -197,7 +197,11 @@ def _what(frames: LayerFrames, kernel: int, channel: int) -> str:
     if frames.placed.operator.kind == "Linear":
         return f"output {kernel} of {work.out_channels} for all {work.images} tokens"
     inputs = work.in_channels // work.groups
-    return f"output channel {kernel} of {work.out_channels}, input channel {channel} of {inputs}"
+    planes = f" for all {work.images} planes" if work.images > 1 else ""
+    return (
+        f"output channel {kernel} of {work.out_channels}, input channel {channel} of {inputs}"
+        + planes
+    )
 
 
 def _devices(options: DeviceOptions) -> str:
