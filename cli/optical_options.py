@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 import typer
 
@@ -33,11 +34,14 @@ __all__ = [
     "Shown",
     "TilingName",
     "numbers",
+    "only",
     "operators_on",
     "shift",
     "shown_images",
     "whole_numbers",
 ]
+
+Number = TypeVar("Number", int, float)
 
 CALIBRATION = 64
 NONE = "none"
@@ -153,6 +157,13 @@ def whole_numbers(text: str, option: str) -> list[int]:
         raise VitruviusError(
             f"{option}: expected whole numbers such as 6,8 or none, got '{text}'"
         ) from error
+
+
+def only(found: Sequence[Number], option: str) -> Number | None:
+    """The one number of a list, or none."""
+    if len(found) > 1:
+        raise VitruviusError(f"{option}: expected one number or none, got {len(found)}")
+    return found[0] if found else None
 
 
 def shift(text: str, option: str) -> tuple[float, float]:

@@ -9,15 +9,21 @@ import typer
 
 from ..reports.writing import check_file
 from .optical_options import (
+    AdcBits,
     CameraShift,
     Images,
     MapTo,
     MaskShift,
+    PanelBits,
+    Photons,
     ReadNoise,
     SchemeName,
+    numbers,
+    only,
     operators_on,
     shift,
     shown_images,
+    whole_numbers,
 )
 from .options import JsonFile, ModelName, Weights
 from .output import Output
@@ -34,21 +40,9 @@ def retrain(
     rate: Annotated[
         float, typer.Option("--rate", help="Learning rate at the start; it falls to zero.")
     ] = 3e-4,
-    photons: Annotated[
-        float | None,
-        typer.Option("--photons", metavar="N", help="Photons of the brightest pixel."),
-    ] = 1e3,
-    adc_bits: Annotated[
-        int | None, typer.Option("--adc-bits", metavar="N", help="Bits of the camera's converter.")
-    ] = 12,
-    panel_bits: Annotated[
-        int | None,
-        typer.Option(
-            "--panel-bits",
-            metavar="N",
-            help="Bits of the amplitudes of both panels and of the mask's phases.",
-        ),
-    ] = 8,
+    photons: Photons = "1e3",
+    adc_bits: AdcBits = "12",
+    panel_bits: PanelBits = "8",
     read_noise: ReadNoise = 5.0,
     ideal: Annotated[
         bool,
@@ -73,7 +67,8 @@ def retrain(
     Forwards, every operator on optics has rounded panels, noise and a converter; backwards, the
     gradient of the exact operator. Training images are those that ship with the model. The test
     images are run before and after, with the same devices and without. An interrupted run goes on
-    from its last epoch when the command is given again.
+    from its last epoch when the command is given again. With --panel-bits none masks need no
+    transforms, which is much faster.
 
     Example: vitruvius optical retrain vit_digits --photons 1e2 --out quiet.safetensors, and then
     vitruvius optical run vit_digits --weights quiet.safetensors --photons 1e2,1e3
@@ -87,11 +82,12 @@ def retrain(
     from .workload import load_workload, trace_workload
 
     shifts = shift(mask_shift, "--mask-shift"), shift(camera_shift, "--camera-shift")
+    light = only(numbers(photons, "--photons"), "--photons")
     options = DeviceOptions.of(
-        photons=photons,
-        read_noise_e=read_noise,
-        adc_bits=adc_bits,
-        panel_bits=panel_bits,
+        photons=light,
+        read_noise_e=read_noise if light is not None else 0.0,
+        adc_bits=only(whole_numbers(adc_bits, "--adc-bits"), "--adc-bits"),
+        panel_bits=only(whole_numbers(panel_bits, "--panel-bits"), "--panel-bits"),
         scheme=scheme,
         mask_shift=shifts[0],
         camera_shift=shifts[1],

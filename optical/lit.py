@@ -17,6 +17,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .bench import Bench, Wave, dft_wave
 from .devices import quantized, shifted, shown_mask
@@ -235,6 +236,14 @@ class LitBench:
         that the camera reads, [planes, groups, some, channel planes, 1, images, h', w'].
         """
         grouped = torch.unflatten(shown_images, 1, (len(kernels), -1))
+        if self.untransformed and self._faithful and self.tiling == "input":
+            shown = self._exposures(grouped, kernels)
+            yield (
+                slice(None),
+                shown,
+                [_convolved(e.image, e.kernel, layout.readout, stride) for e in shown],
+            )
+            return
         image_tiles, kernel_tiles = layout.image_tiles(grouped), layout.kernel_tiles(kernels)
         input_shift, kernel_shift = layout.centring
         axes = (-2, -1)
@@ -303,6 +312,27 @@ def _products(images: Tensor, taps: Tensor) -> Tensor:
     if float(taps.detach().imag.abs().amax()) <= bound:
         return real
     return torch.complex(real, images @ taps.imag.mT)
+
+
+def _convolved(
+    images: Tensor, kernels: Tensor, readout: Readout, stride: tuple[int, int]
+) -> Tensor:
+    """``images`` [n, groups, in, h, w] with ``kernels`` [groups, out, in, kh, kw] pair by pair, as
+    a camera sees them that shows one image to a plane, [n, groups, out, in, 1, 1, h', w'].
+    """
+    groups, outs, channels, *taps = kernels.shape
+    rows, cols = (
+        {"valid": (0, 0), "same": ((k - 1) // 2, k // 2), "full": (k - 1, k - 1)}[readout]
+        for k in taps
+    )
+    read = functional.conv2d(
+        functional.pad(images.flatten(1, 2), (*cols, *rows)),
+        kernels.transpose(1, 2).reshape(-1, 1, *taps),
+        stride=stride,
+        groups=groups * channels,
+    )
+    pairs = read.reshape(len(images), groups, channels, outs, 1, 1, *read.shape[-2:])
+    return pairs.transpose(2, 3)
 
 
 def _intensity(field: Tensor) -> Tensor:

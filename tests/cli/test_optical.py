@@ -158,6 +158,7 @@ def test_waves_beside_the_other_layers(vitruvius: Callable[..., Result], tmp_pat
 
 RETRAIN_BAD = {
     "negative photons": (["--photons", "-5"], "photons: expected a number above 0, got -5"),
+    "two lights": (["--photons", "1e3,1e4"], "--photons: expected one number or none, got 2"),
     "no epochs": (["--epochs", "0"], "epochs must be at least 1, got 0"),
     "another layer": (["--scheme", "absolute"], "expects a scheme that computes convolutions"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, get_args
 
 import pytest
@@ -167,6 +168,16 @@ def test_untransformed_masks_change_nothing(levels: int | None) -> None:
     slow = LitBench(bench).dot_products(images, kernels)
     quick = LitBench(bench, untransformed=True).dot_products(images, kernels)
     torch.testing.assert_close(quick, slow, rtol=0, atol=1e-9)
+    planes = replace(bench, size=(16, 10))
+    images, weight = scene(12, 3, 4, 8, 6), scene(13, 6, 2, 3, 2)
+    for readout in get_args(Readout):
+        slow, quick = (
+            LitBench(planes, untransformed=direct).convolve(
+                images, weight, readout=readout, stride=(2, 1), groups=2
+            )
+            for direct in (False, True)
+        )
+        torch.testing.assert_close(quick, slow, rtol=0, atol=1e-9)
 
 
 def test_a_plane_too_small_is_refused() -> None:
