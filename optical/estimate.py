@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import inf
+from math import inf, prod
+from typing import TypeAlias, get_args
 
 from ..errors import VitruviusError
 from ..models.graph import Graph, Operator
@@ -17,8 +18,11 @@ from .cost import Brackets, OpticalCost, fits, optical_cost, slots
 from .electronics import Conversion, conversion, left_over
 from .mapping import OpticalWork, Placed, mapped
 from .target import OpticalTarget, load_optical
+from .tiling import Tiling
 
 __all__ = ["OpticalDetail", "OpticalEstimate", "estimate_optical", "full_batch"]
+
+_Seen: TypeAlias = "dict[tuple[OpticalWork, int, int, bool], tuple[OpticalCost, Conversion]]"
 
 _REAL_LINK_BITS_S = 50e9
 """CoaXPress 2.0 (JIIA, 2019), four cables of 12.5 Gbit/s: the fastest link of a camera on sale."""
@@ -130,12 +134,13 @@ def estimate_optical(graph: Graph, target: str | OpticalTarget) -> OpticalEstima
     )
     by_name = {row.name: row for row in rest.operators}
     details, rows = [], []
+    seen: _Seen = {}
     for item in placed:
         op = item.operator
         if item.work is None:
             detail, row = _electronic(item, by_name[op.name], chosen, batch)
         else:
-            detail, row = _optical(op, item.work, chosen, batch)
+            detail, row = _optical(op, item.work, chosen, batch, seen)
         details.append(detail)
         rows.append(row)
     if missing := [r.name for r in rows if not r.source]:
@@ -198,14 +203,10 @@ def _fitted(item: Placed, target: OpticalTarget) -> Placed:
 
 
 def _optical(
-    op: Operator, work: OpticalWork, target: OpticalTarget, batch: int
+    op: Operator, work: OpticalWork, target: OpticalTarget, batch: int, seen: _Seen
 ) -> tuple[OpticalDetail, OperatorCost]:
-    system, settings, npu = target.system, target.settings, target.npu
-    alone = optical_cost(work, system, settings.tiling)
-    many = optical_cost(work, system, settings.tiling, batch)
-    masks = settings.masks == "computed"
-    once = conversion(op, work, alone, system, npu, masks=masks)
-    each = conversion(op, work, _one_of(many, batch, work), system, npu, masks=masks)
+    alone, once = _quickest(op, work, target, 1, seen)
+    many, each = _quickest(op, work, target, batch, seen)
     latency_s = alone.time_s + once.time_s
     batch_s = many.time_s + batch * each.time_s
     energy = _energy(alone, once, latency_s, target)
@@ -251,6 +252,26 @@ def _optical(
         bottleneck=max(parts, key=parts.__getitem__),
         source=_FORMULA,
     )
+
+
+def _quickest(
+    op: Operator, work: OpticalWork, target: OpticalTarget, batch: int, seen: _Seen
+) -> tuple[OpticalCost, Conversion]:
+    """A batch on optics, and the conversions of one image of it, under the tiling of the settings,
+    or whichever takes the least time; ``seen`` keeps what was found for equal operators.
+    """
+    system, settings = target.system, target.settings
+    key = (work, batch, prod(op.output.shape), "bias" in op.tensors)
+    if key not in seen:
+        tilings = get_args(Tiling) if settings.tiling == "auto" else (settings.tiling,)
+        found = []
+        for tiling in tilings:
+            cost = optical_cost(work, system, tiling, batch)
+            own = _one_of(cost, batch, work)
+            masks = settings.masks == "computed"
+            found.append((cost, conversion(op, work, own, system, target.npu, masks=masks)))
+        seen[key] = min(found, key=lambda item: item[0].time_s + batch * item[1].time_s)
+    return seen[key]
 
 
 def _one_of(many: OpticalCost, batch: int, work: OpticalWork) -> OpticalCost:

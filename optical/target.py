@@ -139,7 +139,8 @@ _PLANCK_J_M = 6.62607015e-34 * 299_792_458.0
 class OpticalSettings(BaseModel):
     """What a user may choose beside the system's own figures.
 
-    tiling: what shares a plane; auto: whatever takes the fewest frames, operator by operator.
+    tiling: what shares a plane; auto: whatever takes the least time with conversions, operator by
+    operator.
     batch: images at full planes; without it, as many as the emptiest operator's plane holds.
     map: the forms that go on optics. inputs: whether the model's inputs may be negative.
     masks: of kernels that come from the image (scores): Fourier transforms by the electronics, or

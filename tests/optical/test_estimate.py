@@ -221,3 +221,15 @@ def test_the_record_is_plain(digits: OpticalEstimate) -> None:
     assert record["system"]["read_bits_per_s"] is None  # JSON has no infinity
     assert record["settings"]["map"] == ["conv", "linear", "scores"]
     assert record["optical"][1]["where"] == "optics"
+
+
+def test_auto_is_as_quick_as_every_tiling() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(16, 8, 3, padding=1), nn.Conv2d(8, 8, 3, groups=8)).eval()
+    graph = trace(model, (torch.zeros(1, 16, 12, 12),), name="tilings")
+    auto = _estimate(graph)
+    for tiling in ("none", "input", "kernel", "channel", "mixed"):
+        fixed = _estimate(graph, f"tiling={tiling},batch={auto.batch}")
+        assert auto.latency_s <= fixed.latency_s * (1 + 1e-9), tiling
+        assert auto.per_image_s <= fixed.per_image_s * (1 + 1e-9), tiling
+    assert auto.per_image_s <= auto.latency_s
