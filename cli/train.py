@@ -160,9 +160,9 @@ def convshare(
     """Train a variant of ConvShareViT, a Vision Transformer for a 4f optical system.
 
     The same recipe for every variant, on the images of digits or mnistm, whose test images are
-    looked at once, after training. On mnistm the default takes three minutes on one core, and six
-    with padded kernels. An interrupted run goes on from its last epoch when the command is given
-    again.
+    looked at once, after training. On mnistm the default takes about three minutes on one core, and
+    eight with padded kernels. An interrupted run goes on from its last epoch when the command is
+    given again.
 
     Example: vitruvius train convshare --variant valid_k --out k.safetensors, and then
     vitruvius trace convshare_valid_k_mnistm --weights k.safetensors

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from ..errors import VitruviusError, nearest
 from .optimizers import muon
@@ -13,12 +12,11 @@ from .zoo.convshare import ConvShareVit
 from .zoo.convshare_config import ConvShareConfig
 from .zoo.network_file import NETWORKS
 
-__all__ = ["EPOCHS", "VARIANTS", "convshare_model", "train_convshare"]
+__all__ = ["EPOCHS", "VARIANTS", "convshare_model", "convshare_recipe", "train_convshare"]
 
 VARIANTS = ("linear", "valid_full", "valid_k", "same", "depthwise")
 """What the names of the zoo's networks call the variants of ``ConvShareConfig``, in its order."""
 
-Data: TypeAlias = Literal["digits", "mnistm"]
 EPOCHS: dict[str, int] = {"digits": 60, "mnistm": 36}
 """Passes over the training images where none are asked for."""
 
@@ -59,9 +57,17 @@ def train_convshare(
     model = convshare_model(variant, data)
     config = NETWORKS[model].config
     assert isinstance(config, ConvShareConfig)
+    count = EPOCHS[data] if epochs is None else epochs
+    return train(
+        convshare_recipe(model, config, data), out, epochs=count, seed=seed, progress=progress
+    )
+
+
+def convshare_recipe(model: str, config: ConvShareConfig, data: str) -> Recipe:
+    """How a model of these sizes, called ``model`` in its file's metadata, is trained on ``data``,
+    digits or mnistm.
+    """
     shown, sample = digits_shown() if data == "digits" else mnistm_shown()
     batch = 64 if data == "digits" else 32
     prepare = partial(muon, others_rate=_OTHERS_RATE)
-    recipe = Recipe(model, shown, partial(ConvShareVit, config), sample, batch, 1, prepare)
-    count = EPOCHS[data] if epochs is None else epochs
-    return train(recipe, out, epochs=count, seed=seed, progress=progress)
+    return Recipe(model, shown, partial(ConvShareVit, config), sample, batch, 1, prepare)
