@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/convshare.py --measure out/convshare
     .venv/bin/python benchmarks/convshare.py --write
 
-``--train`` takes over an hour on two cores and goes on where it was stopped; ``--measure`` puts
+``--train`` takes about 90 minutes on one core and goes on where it was stopped; ``--measure`` puts
 what the trained files in a folder show into convshare.json, ``--write`` that into the page. The
 figure is made by benchmarks/convshare_figure.py.
 """
