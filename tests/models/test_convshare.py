@@ -284,6 +284,14 @@ def test_sizes_that_do_not_close_are_refused_in_one_sentence(
     assert "\n" not in str(caught.value)
 
 
+def test_kernels_of_same_padding_make_heads_and_mlp_wider() -> None:
+    (block,) = built("shared_same, 2 kernels", depth=1).blocks
+    parts = (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2)
+    sizes = [tuple(part.weight.shape) for part in parts]
+    # 3 heads, kernels of 3 x 3, an MLP of 2 planes
+    assert sizes == [(3 * 3 * 2, 9), (1, 3 * 2 * 9), (2 * 2, 9), (1, 2 * 2 * 9)]
+
+
 def test_valid_k_finds_its_kernels() -> None:
     assert config("shared_valid_k").kernels_per_plane == 4
     assert config("shared_valid_k", kernels=4).kernels_per_plane == 4
