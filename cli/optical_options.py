@@ -33,6 +33,7 @@ __all__ = [
     "SchemeName",
     "Shown",
     "TilingName",
+    "forms_of",
     "numbers",
     "only",
     "operators_on",
@@ -174,25 +175,32 @@ def shift(text: str, option: str) -> tuple[float, float]:
     return found[0], found[-1]
 
 
-def operators_on(graph: Graph, forms: str, shown: Shown) -> tuple[tuple[str, ...], list[Placed]]:
-    """The forms of ``--map`` and where every operator of ``graph`` is computed.
+def forms_of(text: str) -> tuple[str, ...]:
+    """The forms of ``--map``, written as conv+linear."""
+    from ..optical.mapping import ON_OPTICS
 
-    Raises ``VitruviusError`` for an unknown form, and when nothing is left for the optics.
-    """
-    from ..optical.mapping import ON_OPTICS, mapped
-
-    words = tuple(word.strip() for word in forms.split("+"))
+    words = tuple(word.strip() for word in text.split("+"))
     for word in words:
         if word not in ON_OPTICS:
             raise VitruviusError(
                 f"--map: expected {'+'.join(ON_OPTICS)} or some of them, got '{word}', "
                 + nearest(word, ON_OPTICS)
             )
+    return words
+
+
+def operators_on(graph: Graph, forms: tuple[str, ...], shown: Shown) -> list[Placed]:
+    """Where every operator of ``graph`` is computed.
+
+    Raises ``VitruviusError`` when nothing is left for the optics.
+    """
+    from ..optical.mapping import mapped
+
     lit = bool((shown.images >= 0).all()) and bool((shown.calibration >= 0).all())
-    placed = mapped(graph, words, non_negative_inputs=lit)
+    placed = mapped(graph, forms, non_negative_inputs=lit)
     if not any(item.work for item in placed):
-        raise VitruviusError(f"{graph.name} has no operator of {forms} to put on optics")
-    return words, placed
+        raise VitruviusError(f"{graph.name} has no operator of {'+'.join(forms)} to put on optics")
+    return placed
 
 
 def shown_images(workload: Workload, count: int, inputs: Path | None) -> Shown:

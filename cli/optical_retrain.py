@@ -18,6 +18,7 @@ from .optical_options import (
     Photons,
     ReadNoise,
     SchemeName,
+    forms_of,
     numbers,
     only,
     operators_on,
@@ -76,6 +77,7 @@ def retrain(
     output = Output(json)
     check_file(out)
     from ..optical.options import DeviceOptions
+    from ..optical.retraining import check_retraining
     from ..optical.retraining import retrain as retrain_model
     from ..optical.run import run_cell
     from ..reports.optical_run import retraining_table
@@ -92,11 +94,13 @@ def retrain(
         mask_shift=shifts[0],
         camera_shift=shifts[1],
     )
+    check_retraining(options, epochs, seed, rate)
+    on_optics = forms_of(forms)
     trained_with = DeviceOptions(scheme=options.scheme) if ideal else options
     workload = load_workload(model, weights)
     shown = shown_images(workload, images, None)
     graph = trace_workload(workload)
-    _, placed = operators_on(graph, forms, shown)
+    placed = operators_on(graph, on_optics, shown)
     assert shown.data is not None
     progress = output.progress
     cells = []
@@ -119,7 +123,7 @@ def retrain(
                 progress=report,
             )
             graph = trace_workload(workload)
-            _, placed = operators_on(graph, forms, shown)
+            placed = operators_on(graph, on_optics, shown)
         for chosen in (DeviceOptions(scheme=options.scheme), options):
             cell = run_cell(
                 graph,

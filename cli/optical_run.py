@@ -21,6 +21,7 @@ from .optical_options import (
     ReadNoise,
     SchemeName,
     TilingName,
+    forms_of,
     numbers,
     operators_on,
     shift,
@@ -117,12 +118,13 @@ def run(
     )
     if propagate > images:
         raise VitruviusError(f"--propagate: expected at most --images {images}, got {propagate}")
+    on_optics = forms_of(forms)
     from .workload import load_workload, trace_workload
 
     workload = load_workload(model, weights)
     shown = shown_images(workload, images, inputs)
     graph = trace_workload(workload)
-    on_optics, placed = operators_on(graph, forms, shown)
+    placed = operators_on(graph, on_optics, shown)
     ideal = DeviceOptions.of(scheme=scheme, plane=plane, tiling=tiling)
     _sweep(
         output,

@@ -31,7 +31,14 @@ from .lit import LitBench
 from .mapping import OpticalWork, Placed
 from .options import DeviceOptions
 
-__all__ = ["NormalCamera", "Retraining", "TrainingOptics", "retrain", "shared_tensors"]
+__all__ = [
+    "NormalCamera",
+    "Retraining",
+    "TrainingOptics",
+    "check_retraining",
+    "retrain",
+    "shared_tensors",
+]
 
 _BATCH = 64
 _LABEL_SMOOTHING = 0.1
@@ -122,17 +129,7 @@ def retrain(
     Raises ``VitruviusError`` for a scheme that does not compute convolutions, a value out of
     range, a data set that nothing is known of, and a module whose weights the graph does not share.
     """
-    if options.scheme in ("intensity", "absolute"):
-        raise VitruviusError(
-            f"retraining expects a scheme that computes convolutions (split, offset, reference), "
-            f"got {options.scheme}, which is another layer"
-        )
-    if epochs < 1:
-        raise VitruviusError(f"epochs must be at least 1, got {epochs}")
-    if not 0 <= seed < 2**63:
-        raise VitruviusError(f"seed must be between 0 and 2^63 - 1, got {seed}")
-    if not 0 < rate < 1:
-        raise VitruviusError(f"the rate must be above 0 and below 1, got {rate:g}")
+    check_retraining(options, epochs, seed, rate)
     if data.name not in _SHOWN:
         raise VitruviusError(f"retraining knows {', '.join(_SHOWN)}, got the data set {data.name}")
     if out.is_dir():
@@ -156,6 +153,23 @@ def retrain(
     save_weights(module.state_dict(), out, {**setting, "dataset": data.name})
     unfinished.discard()
     return Retraining(out, epochs, seed, loss, time.perf_counter() - start)
+
+
+def check_retraining(options: DeviceOptions, epochs: int, seed: int, rate: float) -> None:
+    """Raises ``VitruviusError`` for a scheme that does not compute convolutions, and a value out
+    of range.
+    """
+    if options.scheme in ("intensity", "absolute"):
+        raise VitruviusError(
+            f"retraining expects a scheme that computes convolutions (split, offset, reference), "
+            f"got {options.scheme}, which is another layer"
+        )
+    if epochs < 1:
+        raise VitruviusError(f"epochs must be at least 1, got {epochs}")
+    if not 0 <= seed < 2**63:
+        raise VitruviusError(f"seed must be between 0 and 2^63 - 1, got {seed}")
+    if not 0 < rate < 1:
+        raise VitruviusError(f"the rate must be above 0 and below 1, got {rate:g}")
 
 
 def shared_tensors(
