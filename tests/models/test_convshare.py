@@ -304,9 +304,7 @@ def test_a_file_may_name_weights_and_images(tmp_path: Path) -> None:
         'kind = "convshare"\nweights = "w.safetensors"\ndataset = "digits"\n[model]\n'
         "image_size = 8\nplane_size = 8\ntoken_side = 4\nchannels = 1\ndepth = 1\n"
     )
-    with pytest.raises(
-        VitruviusError, match=r"expected a safetensors file, found none at .*w"
-    ):
+    with pytest.raises(VitruviusError, match=r"expected a safetensors file, found none at .*w"):
         resolve_model(str(path))
     entry = load_network_file(path)
     state = {name: value + 1 for name, value in entry.build().state_dict().items()}
