@@ -285,7 +285,8 @@ def _retraining(data: dict[str, Any]) -> Iterator[str]:
     yield "| --- | --- | --- |" + " --- |" * len(LIGHTS)
     for model, cases in data.get("retrained", {}).items():
         before = data["sweep"][model]
-        for name, here in {"": before, **cases}.items():
+        for name in sorted(cases | {"": before}, key=_order):
+            here = before if name == "" else cases[name]
             found = [here.get(cell_of(devices(n, 8, 12))) for n in LIGHTS]
             cells = [
                 "-" if one is None else _percent(one["correct"], here["images"]) for one in found
@@ -295,6 +296,13 @@ def _retraining(data: dict[str, Any]) -> Iterator[str]:
                 f"| {MODELS[model]} | {told.get(name, f'{name} photons')} "
                 f"| {_percent(here['exact'], here['images'])} | {' | '.join(cells)} |"
             )
+
+
+def _order(name: str) -> tuple[int, float]:
+    """Not retrained, the control, then from light to dark."""
+    if name in ("", "ideal"):
+        return len(name), 0.0
+    return 9, -float(name)
 
 
 def main() -> None:
