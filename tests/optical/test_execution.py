@@ -70,9 +70,10 @@ def images(graph: Graph, count: int = 3) -> torch.Tensor:
         MathOptics(),
         DeviceOptics(DeviceOptions()),
         DeviceOptics(DeviceOptions(plane=32)),
+        DeviceOptics(DeviceOptions(tiling="channel")),
         DeviceOptics(DeviceOptions(scheme="reference"), propagated=True),
     ],
-    ids=["math", "devices", "tiles", "propagation"],
+    ids=["math", "devices", "tiles", "channels", "propagation"],
 )
 def test_each_layer_equals_pytorch(
     name: str, optics: Optics, request: pytest.FixtureRequest
