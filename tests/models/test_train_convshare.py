@@ -14,10 +14,16 @@ import torch
 from vitruvius.errors import VitruviusError
 from vitruvius.models import train
 from vitruvius.models.datasets import Dataset
-from vitruvius.models.optimizers import muon
-from vitruvius.models.train_convshare import EPOCHS, VARIANTS, convshare_model, train_convshare
+from vitruvius.models.train_convshare import (
+    EPOCHS,
+    VARIANTS,
+    convshare_model,
+    convshare_recipe,
+    train_convshare,
+)
 from vitruvius.models.weights import load_weights
 from vitruvius.models.zoo.convshare import ConvShareVit
+from vitruvius.models.zoo.convshare_config import ConvShareConfig
 from vitruvius.models.zoo.network_file import NETWORKS
 
 BLOCK = ("attn.proj", "attn.qkv", "mlp.fc1", "mlp.fc2")
@@ -96,11 +102,13 @@ def test_another_variant_does_not_go_on_from_an_unfinished_run(tmp_path: Path) -
 def test_kernels_are_trained_as_matrices_are() -> None:
     """A bias, norm or position among Muon's would be refused by it, a kernel left out would not."""
     for variant in VARIANTS:
-        config = NETWORKS[convshare_model(variant, "digits")].config
+        model = convshare_model(variant, "digits")
+        config = NETWORKS[model].config
+        assert isinstance(config, ConvShareConfig)
         torch.manual_seed(3)
-        module = ConvShareVit(config)  # type: ignore[arg-type]
+        module = ConvShareVit(config)
         before = {name: value.clone() for name, value in module.state_dict().items()}
-        others, matrices = muon(module, others_rate=5e-3)
+        others, matrices = convshare_recipe(model, config, "digits").prepare(module)
         held = {id(part) for part in matrices.param_groups[0]["params"]}
         names = {name for name, part in module.named_parameters() if id(part) in held}
         layers = range(module.config.depth)
