@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import VitruviusError
-from .optical_options import CameraShift, MaskShift, ReadNoise, SchemeName, shift, shown_images
+from .optical_options import (
+    CameraShift,
+    MaskShift,
+    ReadNoise,
+    SchemeName,
+    operators_on,
+    shift,
+    shown_images,
+)
 from .options import JsonFile, ModelName, Weights
 from .output import Output
 
@@ -21,8 +29,6 @@ if TYPE_CHECKING:
     from ..optical.options import DeviceOptions
 
 __all__ = ["show"]
-
-_ALL = "conv+linear+scores"
 
 
 def show(
@@ -109,6 +115,7 @@ def show(
     """
     output = Output(json)
     from ..optical.frames import find_layer, layer_frames
+    from ..optical.mapping import ON_OPTICS
     from ..optical.options import DeviceOptions
     from ..reports.optical_show import check_figure, frames_figure
 
@@ -127,13 +134,12 @@ def show(
         check_figure(out)
     import torch
 
-    from .optical_options import operators_on
     from .workload import load_workload, trace_workload
 
     workload = load_workload(model, weights)
     graph = trace_workload(workload)
     shown = shown_images(workload, image + 1, inputs)
-    _, placed = operators_on(graph, _ALL, shown)
+    placed = operators_on(graph, ON_OPTICS, shown)
     if layer is None:
         _list(output, graph, placed)
         return
