@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -120,11 +121,20 @@ def _at_full_planes(estimate: Estimate) -> dict[str, object]:
     }
 
 
+def _headings(targets: Sequence[str]) -> list[str]:
+    """Targets as heads of columns: of a file only its name, unless two would be alike."""
+    short = [
+        f"{target.rpartition(':')[0]}:{PurePath(target.rpartition(':')[2]).name}"
+        for target in targets
+    ]
+    return short if len(set(short)) == len(short) else list(targets)
+
+
 def beside_tables(estimates: Sequence[Estimate], graph: Graph | None = None) -> list[Group]:
     """A column for each target: the totals, then the operators that all of them have. ``graph``
     tells which operators are one attention.
     """
-    names = [item.target for item in estimates]
+    names = _headings([item.target for item in estimates])
     table = plain(["", *names], numbers=names)
     secure = [isinstance(item, MpcEstimate) for item in estimates]
     optics = [item if isinstance(item, OpticalEstimate) else None for item in estimates]
