@@ -70,6 +70,23 @@ class Bench:
         if not self.reference > 0:
             raise VitruviusError(f"reference must be above 0, got {self.reference}")
 
+    def filtered(self, mask: Tensor) -> Tensor:
+        """What the filter panel makes of the complex ``mask`` [..., N, M], where it lies."""
+        mask = shown_mask(
+            mask,
+            self.mask,
+            amplitude_levels=self.mask_amplitude_levels,
+            phase_levels=self.mask_phase_levels,
+        )
+        return shifted(mask, self.mask_shift) if any(self.mask_shift) else mask
+
+    def seen(self, plane: Tensor, filtered: Tensor, wave: Wave = dft_wave) -> Tensor:
+        """The field [..., N, M] where the camera lies, upright, of the input ``plane`` behind a
+        mask as ``filtered`` gives it.
+        """
+        field = wave(plane, filtered)
+        return shifted(field, self.camera_shift) if any(self.camera_shift) else field
+
     def convolve(
         self,
         images: Tensor,
@@ -194,7 +211,11 @@ class Bench:
         ]
         gain = torch.stack([own for _, own in masks]).amax(0)
         waves = [
-            self._wave(layout.input_planes(e.image).roll(input_shift, axes)[:, :, None], mask, run)
+            self.seen(
+                layout.input_planes(e.image).roll(input_shift, axes)[:, :, None],
+                self.filtered(mask),
+                run.wave,
+            )
             * (own / gain)
             for e, (mask, own) in zip(shown, masks, strict=True)
         ]
@@ -220,18 +241,6 @@ class Bench:
             for side, first, second in zip(self.size, input_shift, kernel_shift, strict=True)
         ]
         return total.roll(back, axes)
-
-    def _wave(self, plane: Tensor, mask: Tensor, run: _Run) -> Tensor:
-        mask = shown_mask(
-            mask,
-            self.mask,
-            amplitude_levels=self.mask_amplitude_levels,
-            phase_levels=self.mask_phase_levels,
-        )
-        if any(self.mask_shift):
-            mask = shifted(mask, self.mask_shift)
-        at_camera = run.wave(plane, mask)
-        return shifted(at_camera, self.camera_shift) if any(self.camera_shift) else at_camera
 
     def _measured(self, waves: list[Tensor], generator: torch.Generator | None) -> list[Tensor]:
         intensities = [wave.real.square() + wave.imag.square() for wave in waves]

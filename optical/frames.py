@@ -15,8 +15,7 @@ from torch.nn import functional
 
 from ..errors import VitruviusError, nearest
 from ..models.graph import Graph
-from .bench import Bench, dft_wave
-from .devices import quantized, shifted, shown_mask
+from .devices import quantized
 from .mapping import OpticalWork, Placed
 from .options import DeviceOptions
 from .planes import fourier_mask
@@ -158,9 +157,9 @@ def layer_frames(
         fourier_mask(layout.kernel_planes(e.kernel).roll(at_response, (-2, -1))) for e in shown
     ]
     gain = torch.stack([own for _, own in masks]).amax(0)
-    seen = [_mask(mask, bench) for mask, _ in masks]
+    seen = [bench.filtered(mask) for mask, _ in masks]
     fields = [
-        _camera(panel, mask, bench) * (own / gain)
+        bench.seen(panel, mask) * (own / gain)
         for panel, mask, (_, own) in zip(panels, seen, masks, strict=True)
     ]
     largest = torch.stack([field.abs().amax() for field in fields]).amax()
@@ -236,21 +235,6 @@ def _names(work: OpticalWork, scheme: Scheme) -> list[str]:
 def _within(name: str, value: int, count: int) -> None:
     if not 0 <= value < count:
         raise VitruviusError(f"{name} must be 0 to {count - 1}, got {value}")
-
-
-def _mask(mask: Tensor, bench: Bench) -> Tensor:
-    mask = shown_mask(
-        mask,
-        bench.mask,
-        amplitude_levels=bench.mask_amplitude_levels,
-        phase_levels=bench.mask_phase_levels,
-    )
-    return shifted(mask, bench.mask_shift) if any(bench.mask_shift) else mask
-
-
-def _camera(panel: Tensor, mask: Tensor, bench: Bench) -> Tensor:
-    field = dft_wave(panel, mask)
-    return shifted(field, bench.camera_shift) if any(bench.camera_shift) else field
 
 
 def _padding(work: OpticalWork) -> list[int]:

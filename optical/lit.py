@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .bench import Bench, Wave, dft_wave
-from .devices import quantized, shifted, shown_mask
+from .devices import quantized
 from .planes import fourier_mask, kernel_plane
 from .schemes import Exposure, Scheme, box_sum, exposures, kernel_offset, recombined
 from .tiling import Layout, Readout, arrange
@@ -176,17 +176,7 @@ class LitBench:
         return bench.mask == "complex" and levels == (None, None) and not any(shifts)
 
     def _field(self, plane: Tensor, mask: Tensor) -> Tensor:
-        bench = self.bench
-        mask = shown_mask(
-            mask,
-            bench.mask,
-            amplitude_levels=bench.mask_amplitude_levels,
-            phase_levels=bench.mask_phase_levels,
-        )
-        if any(bench.mask_shift):
-            mask = shifted(mask, bench.mask_shift)
-        field = self.wave(plane, mask)
-        return shifted(field, bench.camera_shift) if any(bench.camera_shift) else field
+        return self.bench.seen(plane, self.bench.filtered(mask), self.wave)
 
     def _shown(self, images: Tensor, scale: Tensor) -> Tensor:
         """What the input panel shows: of full amplitude at most."""
