@@ -18,7 +18,7 @@ from ..models.kind import whole, wholes
 from ..sim.mpc.secrecy import Knowledge, knowledge, non_negative
 from .convolution import Readout
 
-__all__ = ["ON_OPTICS", "OpticalWork", "Placed", "mapped", "token_plane"]
+__all__ = ["ON_OPTICS", "OpticalWork", "Placed", "linear_work", "mapped", "token_plane"]
 
 ON_OPTICS = ("conv", "linear", "scores")
 
@@ -172,12 +172,11 @@ def _readout(kernel: list[int], padding: list[int]) -> Readout | None:
     return None
 
 
-def _linear(op: Operator, graph: Graph) -> OpticalWork:
-    shape = graph.operator(op.inputs[0]).output.shape
-    outputs, features = graph.tensors[op.tensors["weight"]].shape
+def linear_work(tokens: int, features: int, outputs: int) -> OpticalWork:
+    """A Linear over ``tokens``: each a plane, with a kernel of its size for each output."""
     plane = token_plane(features)
     return OpticalWork(
-        images=prod(shape[:-1]),
+        images=tokens,
         in_channels=1,
         out_channels=outputs,
         groups=1,
@@ -189,6 +188,12 @@ def _linear(op: Operator, graph: Graph) -> OpticalWork:
         signed_input=True,
         signed_kernel=True,
     )
+
+
+def _linear(op: Operator, graph: Graph) -> OpticalWork:
+    outputs, features = graph.tensors[op.tensors["weight"]].shape
+    tokens = prod(graph.operator(op.inputs[0]).output.shape[:-1])
+    return linear_work(tokens, features, outputs)
 
 
 def _scores(op: Operator, graph: Graph) -> OpticalWork:

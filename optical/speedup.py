@@ -7,11 +7,11 @@ of its kind is counted as FatNet's timing model does, and then with what that mo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, log2
 
 from .cost import optical_cost, slots
-from .mapping import OpticalWork, token_plane
+from .mapping import OpticalWork, linear_work
 from .published import Gpu, Published
 from .target import OpticalSystem
 
@@ -75,38 +75,11 @@ class ShareNetwork:
             self._linear(wide if hidden else d, d, signed=signed),
         ]
         if scores:
-            found.append(
-                OpticalWork(
-                    images=self.tokens,
-                    in_channels=1,
-                    out_channels=self.tokens,
-                    groups=1,
-                    size=(self.side, self.side),
-                    kernel=(self.side, self.side),
-                    readout="valid",
-                    stride=(1, 1),
-                    dynamic=True,
-                    signed_input=signed,
-                    signed_kernel=True,
-                )
-            )
+            found.append(replace(self._linear(d, self.tokens, signed=signed), dynamic=True))
         return found
 
     def _linear(self, features: int, outputs: int, *, signed: bool) -> OpticalWork:
-        plane = token_plane(features)
-        return OpticalWork(
-            images=self.tokens,
-            in_channels=1,
-            out_channels=outputs,
-            groups=1,
-            size=plane,
-            kernel=plane,
-            readout="valid",
-            stride=(1, 1),
-            dynamic=False,
-            signed_input=signed,
-            signed_kernel=True,
-        )
+        return replace(linear_work(self.tokens, features, outputs), signed_input=signed)
 
 
 @dataclass(frozen=True)
