@@ -33,11 +33,14 @@ __all__ = [
     "SchemeName",
     "Shown",
     "TilingName",
+    "data_of",
     "forms_of",
+    "image_shape",
     "numbers",
     "only",
     "operators_on",
     "shift",
+    "shipped",
     "shown_images",
     "whole_numbers",
 ]
@@ -203,20 +206,44 @@ def operators_on(graph: Graph, forms: tuple[str, ...], shown: Shown) -> list[Pla
     return placed
 
 
+def image_shape(workload: Workload) -> tuple[int, ...]:
+    """The shape [C, H, W] of an image of the model; raises ``VitruviusError`` when it reads more
+    than one tensor.
+    """
+    if len(workload.example_inputs) != 1:
+        raise VitruviusError(
+            f"{workload.name} has {len(workload.example_inputs)} inputs, expected one: the image"
+        )
+    return tuple(workload.example_inputs[0].shape[1:])
+
+
+def shipped(workload: Workload) -> Dataset | None:
+    """The data set that ships with the model, or one whose images fit it."""
+    from ..models.datasets import shipped_images
+
+    return workload.dataset or shipped_images(image_shape(workload))
+
+
+def data_of(workload: Workload) -> Dataset:
+    """What ``shipped`` gives; raises ``VitruviusError`` with advice when there is none."""
+    if (data := shipped(workload)) is None:
+        sizes = ", ".join(str(size) for size in image_shape(workload))
+        raise VitruviusError(
+            f"no data set that ships has images of {workload.name}: give some with --inputs, a "
+            f"folder of pictures or a file of floats [n, {sizes}]"
+        )
+    return data
+
+
 def shown_images(workload: Workload, count: int, inputs: Path | None) -> Shown:
     """The images of a run: test images that ship with the model or fit it, or those of a file, of
     which the last are run and the others set the light.
 
     Raises ``VitruviusError`` when there are none, or too few.
     """
-    from ..models.datasets import shipped_images
     from ..models.images import load_images
 
-    if len(workload.example_inputs) != 1:
-        raise VitruviusError(
-            f"{workload.name} has {len(workload.example_inputs)} inputs, expected one: the image"
-        )
-    shape = tuple(workload.example_inputs[0].shape[1:])
+    shape = image_shape(workload)
     if inputs is not None:
         given = load_images(inputs, shape).images
         if len(given) <= count:
@@ -225,13 +252,7 @@ def shown_images(workload: Workload, count: int, inputs: Path | None) -> Shown:
                 f"set the light, got {len(given)}"
             )
         return Shown(given[-count:], None, given[: len(given) - count][:CALIBRATION])
-    data = workload.dataset or shipped_images(shape)
-    if data is None:
-        sizes = ", ".join(str(size) for size in shape)
-        raise VitruviusError(
-            f"no data set that ships has images of {workload.name}: give some with --inputs, a "
-            f"folder of pictures or a file of floats [n, {sizes}]"
-        )
+    data = data_of(workload)
     if count > len(data.test_images):
         raise VitruviusError(
             f"--images: expected at most {len(data.test_images)} (test images of {data.name}), "

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import VitruviusError
 from ..reports.writing import check_file
 from .optical_options import (
     AdcBits,
@@ -19,10 +20,12 @@ from .optical_options import (
     ReadNoise,
     SchemeName,
     forms_of,
+    image_shape,
     numbers,
     only,
     operators_on,
     shift,
+    shipped,
     shown_images,
     whole_numbers,
 )
@@ -98,6 +101,12 @@ def retrain(
     on_optics = forms_of(forms)
     trained_with = DeviceOptions(scheme=options.scheme) if ideal else options
     workload = load_workload(model, weights)
+    if shipped(workload) is None:
+        sizes = " x ".join(str(size) for size in image_shape(workload))
+        raise VitruviusError(
+            f"{model} reads images of {sizes}, and no labelled ones of that shape ship to train "
+            "on: expected a model of 1 x 8 x 8 or 3 x 28 x 28"
+        )
     shown = shown_images(workload, images, None)
     graph = trace_workload(workload)
     placed = operators_on(graph, on_optics, shown)

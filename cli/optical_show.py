@@ -13,9 +13,11 @@ from .optical_options import (
     MaskShift,
     ReadNoise,
     SchemeName,
+    Shown,
+    data_of,
+    image_shape,
     operators_on,
     shift,
-    shown_images,
 )
 from .options import JsonFile, ModelName, Weights
 from .output import Output
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..models.graph import Graph
+    from ..models.resolve import Workload
     from ..optical.frames import LayerFrames
     from ..optical.mapping import Placed
     from ..optical.options import DeviceOptions
@@ -138,13 +141,13 @@ def show(
 
     workload = load_workload(model, weights)
     graph = trace_workload(workload)
-    shown = shown_images(workload, image + 1, inputs)
+    shown = _shown(workload, image, inputs)
     placed = operators_on(graph, ON_OPTICS, shown)
     if layer is None:
         _list(output, graph, placed)
         return
     found = find_layer(graph, layer, placed)
-    images, kernels = _planes(graph, found, shown.images[image : image + 1])
+    images, kernels = _planes(graph, found, shown.images)
     frames = layer_frames(
         found,
         images,
@@ -181,6 +184,21 @@ def show(
             "devices": options.model_dump(),
         }
     )
+
+
+def _shown(workload: Workload, image: int, inputs: Path | None) -> Shown:
+    """Image number ``image`` [1, C, H, W] of a file, or of the test images."""
+    from ..models.images import load_images
+
+    if inputs is not None:
+        images, kind = load_images(inputs, image_shape(workload)).images, str(inputs)
+    else:
+        data = data_of(workload)
+        images, kind = data.test_images, f"test images of {data.name}"
+    if image >= len(images):
+        raise VitruviusError(f"--image: expected 0 to {len(images) - 1} ({kind}), got {image}")
+    chosen = images[image : image + 1]
+    return Shown(chosen, None, chosen)
 
 
 def _planes(graph: Graph, placed: Placed, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import Result
@@ -21,6 +22,7 @@ BAD = {
     ),
     "negative photons": (["--layer", "head", "--photons", "-3"], "photons: expected a number"),
     "noise in the dark": (["--layer", "head", "--read-noise", "5"], "which needs --photons"),
+    "no such image": (["--layer", "head", "--image", "360"], "--image: expected 0 to 359 (test im"),
     "no picture": (["--layer", "head", "--out", "head.txt"], "ends in .png, .svg or .pdf, got"),
     "an unknown scheme": (["--layer", "head", "--scheme", "none"], "scheme: expected split"),
 }
@@ -55,6 +57,19 @@ def test_a_figure_and_its_record(vitruvius: Callable[..., Result], tmp_path: Pat
     # 1e4 photons: 1 / (2 sqrt(N)) of the brightest amplitude in each of four exposures
     assert 0.005 < found["relative_error"] < 0.1
     assert sorted(tmp_path.iterdir()) == [record, figure]
+
+
+def test_each_image_of_a_file_is_its_own(vitruvius: Callable[..., Result], tmp_path: Path) -> None:
+    file = tmp_path / "images.npy"
+    values = np.random.default_rng(2).random((3, 1, 8, 8), dtype=np.float32)
+    np.save(file, values)
+    layer = ("optical", "show", "vit_digits", "--layer", "patch_embed", "--inputs", str(file))
+    figures = [tmp_path / f"{n}.png" for n in range(3)]
+    for n, figure in enumerate(figures):
+        shown = vitruvius(*layer, "--image", str(n), "--out", figure)
+        assert shown.exit_code == 0, shown.output
+    assert len({figure.read_bytes() for figure in figures}) == 3
+    assert "--image: expected 0 to 2" in vitruvius(*layer, "--image", "3").stderr
 
 
 def test_without_a_layer_they_are_listed(vitruvius: Callable[..., Result]) -> None:
