@@ -176,6 +176,15 @@ def test_mistakes_of_retraining(
     assert not file.exists()
 
 
+def test_retraining_says_which_images_ship(
+    own: list[str], refused: Callable[..., str], tmp_path: Path
+) -> None:
+    file = tmp_path / "weights.safetensors"
+    text = refused("optical", "retrain", own[0], "--out", str(file))
+    assert "reads images of 2 x 6 x 6, and no labelled ones of that shape ship" in text
+    assert not file.exists()
+
+
 @pytest.mark.slow
 def test_retrained_weights_go_back_into_a_run(
     vitruvius: Callable[..., Result], tmp_path: Path
