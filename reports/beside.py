@@ -176,7 +176,10 @@ def beside_tables(estimates: Sequence[Estimate], graph: Graph | None = None) -> 
             ("its energy", [item and quantity(item.per_image_energy_j, "J") for item in optics]),
         ):
             table.add_row(name, *(figure or "-" for figure in figures))
-    sources = [f"accuracy on {item.target}: {_accuracy(item)}" for item in estimates]
+    sources = [
+        f"accuracy on {name}: {_accuracy(item)}"
+        for name, item in zip(names, estimates, strict=True)
+    ]
     found = [titled(f"{estimates[0].model}, one image, side by side", table, *sources)]
     common = _common(estimates, graph)
     if common:
@@ -190,8 +193,7 @@ def beside_tables(estimates: Sequence[Estimate], graph: Graph | None = None) -> 
             for place, item in enumerate(estimates)
         ]
         others = ", ".join(
-            f"{quantity(rest, 's')} of {item.target}"
-            for rest, item in zip(rests, estimates, strict=True)
+            f"{quantity(rest, 's')} of {name}" for rest, name in zip(rests, names, strict=True)
         )
         title = "Latency of the operators that all have"
         below = [f"In operators without a partner: {others}; see the tables below."]

@@ -47,7 +47,7 @@ def test_a_file_of_the_user_beside_an_npu(vitruvius: Command, tmp_path: Path) ->
     assert "an image at full planes" in result.stdout
     # a long path would leave no room for the first column
     assert "  optical:mine.toml  " in result.stdout
-    assert "In operators without a partner: 0 s of optical:" in result.stdout
+    assert "In operators without a partner: 0 s of optical:mine.toml" in result.stdout
     record = json.loads(path.read_text())
     assert record["targets"] == on.split(",")
     optics, npu = record["comparison"]
