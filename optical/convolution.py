@@ -18,18 +18,10 @@ from torch import Tensor, nn
 
 from ..errors import VitruviusError
 from .planes import camera_field, detected, spectrum
+from .schemes import passes
 from .tiling import Layout, Readout, Tiling, arrange, blocks, check_known, pitch
 
-__all__ = ["Conv4f", "Readout", "Tiling", "correlations", "paired", "passes", "pitch"]
-
-
-def passes(*, signed_input: bool, signed_kernel: bool) -> int:
-    """Exposures per (input channel, output channel) pair: each signed factor doubles them.
-
-    >>> passes(signed_input=False, signed_kernel=True)
-    2
-    """
-    return (2 if signed_input else 1) * (2 if signed_kernel else 1)
+__all__ = ["Conv4f", "Readout", "Tiling", "correlations", "paired", "pitch"]
 
 
 class Conv4f(nn.Module):
@@ -96,7 +88,8 @@ class Conv4f(nn.Module):
         """Exposures per channel pair, from the signs of the input and of the weights as they are
         now.
         """
-        return passes(signed_input=self.signed_input, signed_kernel=bool((self.weight < 0).any()))
+        signed_kernel = bool((self.weight < 0).any())
+        return passes("split", signed_input=self.signed_input, signed_kernel=signed_kernel)
 
     def layout(self, batch: int, height: int, width: int) -> Layout:
         """Where the tiles of such images lie."""

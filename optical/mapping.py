@@ -198,20 +198,9 @@ def _linear(op: Operator, graph: Graph) -> OpticalWork:
 
 def _scores(op: Operator, graph: Graph) -> OpticalWork:
     *heads, queries, keys = op.output.shape
-    plane = token_plane(graph.operator(op.inputs[0]).output.shape[-1])
-    return OpticalWork(
-        images=queries,
-        in_channels=prod(heads),
-        out_channels=prod(heads) * keys,
-        groups=prod(heads),
-        size=plane,
-        kernel=plane,
-        readout="valid",
-        stride=(1, 1),
-        dynamic=True,
-        signed_input=True,
-        signed_kernel=True,
-    )
+    count, features = prod(heads), graph.operator(op.inputs[0]).output.shape[-1]
+    one = linear_work(queries, features, count * keys)
+    return replace(one, in_channels=count, groups=count, dynamic=True)
 
 
 def _signed(op: Operator, graph: Graph) -> bool:

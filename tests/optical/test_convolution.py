@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from vitruvius.errors import VitruviusError
 from vitruvius.optical import convolution
-from vitruvius.optical.convolution import Conv4f, Readout, passes
+from vitruvius.optical.convolution import Conv4f, Readout
 from vitruvius.optical.planes import (
     camera_amplitude,
     centred_dft,
@@ -20,6 +20,7 @@ from vitruvius.optical.planes import (
     kernel_plane,
     upright,
 )
+from vitruvius.optical.schemes import passes
 from vitruvius.optical.tiling import Layout
 
 from .scenes import normal, reference, relative
@@ -215,7 +216,9 @@ def test_the_guard_band_is_as_wide_as_needed(
 
 def test_passes_follow_the_signs() -> None:
     assert [
-        passes(signed_input=i, signed_kernel=k) for i in (False, True) for k in (False, True)
+        passes("split", signed_input=i, signed_kernel=k)
+        for i in (False, True)
+        for k in (False, True)
     ] == [
         1,
         2,
